@@ -1,0 +1,137 @@
+//! What the supervisor hands to the broker: the policy as typed data, and the control frames.
+//!
+//! The supervisor writes a [`Policy`] on the policy pipe (length as u32 big-endian, then JSON); the broker
+//! only ever reads it. Nothing here is influenced by an agent.
+
+pub mod control;
+
+use serde::{Deserialize, Serialize};
+
+/// Everything the broker may decide by. File descriptors are numbers in the broker's own table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// The accounts with a gate, the default account (if there is one) named `default`.
+    pub accounts: Vec<Account>,
+    /// The agent sockets, in the configuration's order.
+    pub sockets: Vec<Socket>,
+    /// Name of the account that an absent, empty or `default` account parameter means.
+    pub default_account: String,
+    /// Bytes after which an alert log is rotated ([state] log_size).
+    pub log_size: u64,
+    /// Connected, non-blocking datagram socket to syslog; `None`: operators' lines go to stderr only.
+    pub syslog_fd: Option<i32>,
+    /// Connections in all; at this number the broker stops accepting.
+    pub max_connections: usize,
+    /// Connections per principal; at this number its oldest idle one gives way.
+    pub max_connections_per_principal: usize,
+}
+
+/// One key: its name on the wire, its public key, the broker's end of the pair to its gate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// Name on the wire.
+    pub name: String,
+    /// x-only public key (BIP-340), 64 lower-case hex digits.
+    pub public_key: String,
+    /// Stream socket to the gate, non-blocking on this side.
+    pub gate_fd: i32,
+}
+
+/// One listening socket and its ceiling.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Socket {
+    /// Path as configured; for logs only, the broker cannot open it.
+    pub path: String,
+    /// Listening, non-blocking Unix stream socket.
+    pub listener_fd: i32,
+    /// Alert log, opened for appending.
+    pub alert_fd: i32,
+    /// The alert log's size in bytes when it was handed over.
+    pub alert_size: u64,
+    /// Uids that may connect; `None`: any whom the socket's mode lets in. 65534 is always refused.
+    pub peer_uids: Option<Vec<u32>>,
+    /// The ceiling of kinds a session may hold.
+    pub kinds: Kinds,
+    /// The longest TTL of a session, in seconds.
+    pub max_ttl: u64,
+    /// Kinds signed without a session token.
+    pub tokenless: Kinds,
+    /// Methods this socket offers.
+    pub methods: Vec<Method>,
+    /// Accounts this socket may use, by name.
+    pub accounts: Vec<String>,
+    /// Who owns a session.
+    pub bind: Bind,
+    /// What a rate-limited request with a token meets: seconds to wait for a slot; 0 refuses at once.
+    pub on_limit_wait: u64,
+    /// The same for requests without a token.
+    pub tokenless_on_limit_wait: u64,
+    /// Seconds before and after now that created_at may lie, e.g. (-3600, 900); `None`: any.
+    pub created_at: Option<(i64, i64)>,
+    /// Largest request in bytes.
+    pub max_request: usize,
+    /// Windows per session and per principal; `None`: unlimited.
+    pub limits: Option<Limits>,
+    /// Windows of the whole socket; `None`: unlimited.
+    pub total: Option<Limits>,
+    /// Sessions that a principal may start in a minute.
+    pub sessions_per_minute: u32,
+    /// Live sessions of one principal; its least recently used one ends for a new one.
+    pub live_sessions: usize,
+}
+
+/// Sliding windows over signatures made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Signatures in `burst_window`.
+    pub burst: u32,
+    /// Seconds.
+    pub burst_window: u64,
+    /// Signatures in 60 s.
+    pub per_minute: u32,
+    /// Signatures in 3600 s.
+    pub per_hour: u32,
+}
+
+/// A set of event kinds (NIP-01).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kinds {
+    /// Every kind, 0 to 65535.
+    Any,
+    /// These, in the order configured.
+    List(Vec<u16>),
+}
+
+impl Kinds {
+    /// Whether `kind` is in the set.
+    pub fn contains(&self, kind: u16) -> bool {
+        match self {
+            Kinds::Any => true,
+            Kinds::List(list) => list.contains(&kind),
+        }
+    }
+}
+
+/// What a socket may offer beyond sessions and public keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// sign_event.
+    SignEvent,
+    /// nip44_encrypt, nip44_decrypt.
+    Nip44,
+    /// nip04_encrypt, nip04_decrypt.
+    Nip04,
+    /// wrap_dm, unwrap_gift_wrap.
+    Dm,
+}
+
+/// Who owns a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bind {
+    /// The first principal that signs with it.
+    FirstUse,
+    /// The principal that started it.
+    Starter,
+}
