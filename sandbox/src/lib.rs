@@ -6,4 +6,8 @@
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 compile_error!("nsecd's sandbox policies are written for x86-64 Linux; other targets have none yet");
 
+pub mod args;
+pub mod filter;
 pub mod hello;
+pub mod lock;
+pub mod sys;

@@ -1,1 +1,5 @@
-fn main() {}
+//! nsecctl: see the crate nsecd-ctl (src/ctl).
+
+fn main() -> std::process::ExitCode {
+    nsecd_ctl::main()
+}

@@ -1,1 +1,5 @@
-fn main() {}
+//! nsecd-keyholder: see the crate nsecd-keyholder (src/keyholder).
+
+fn main() {
+    nsecd_keyholder::main()
+}

@@ -1,1 +1,5 @@
-fn main() {}
+//! nsecd: the supervisor, see the crate nsecd-supervisor (src/supervisor).
+
+fn main() -> std::process::ExitCode {
+    nsecd_supervisor::main()
+}

@@ -1,1 +1,221 @@
-//! placeholder
+//! The gate: what may become a signature, decided on the exact bytes that are hashed, without a parser.
+//!
+//! It reads a length and a canonical event from the broker, checks the event's first bytes while hashing all
+//! of them, asks its ceiling, writes its record, and only then sends the id to the key-holder. It never looks
+//! past the kind, never keeps an event, and never answers but with 97 bytes.
+
+mod prefix;
+
+use nsecd_bounds::{ceiling::Ceiling, record::Record, record::Use};
+use nsecd_sandbox::{args, args::fail, filter, hello::Hello, lock, lock::Plan, sys};
+use prefix::{Fields, Prefix};
+use sha2::{Digest, Sha256};
+
+const ROLE: &str = "nsecd-gate";
+const HOLDER: i32 = 3;
+const BROKER: i32 = 4;
+const SUPERVISOR: i32 = 5;
+const RECORD: i32 = 6;
+/// Largest event in bytes.
+const MAX_EVENT: usize = 512 * 1024;
+/// The most that one read takes, as the filter has it.
+const BUFFER: usize = 16 * 1024;
+/// Exit codes after the lock: the key-holder is gone; the broker broke the framing.
+const HOLDER_GONE: i32 = 4;
+const BAD_FRAME: i32 = 3;
+
+/// The second field of a reply.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Status {
+    Signed = 0,
+    OverCeiling = 1,
+    NotRecorded = 2,
+    KindNotAllowed = 3,
+    Malformed = 5,
+    CreatedAtOutside = 6,
+}
+
+/// The account's hard limits.
+struct Gate {
+    kinds: Vec<u8>,
+    created_at: Option<(i64, i64)>,
+    ceiling: Option<Ceiling>,
+    record: Option<Record>,
+}
+
+/// Starts from the supervisor's arguments, locks itself, serves until the broker's end is closed.
+pub fn main() -> ! {
+    let common = args::common(ROLE);
+    let plan = Plan {
+        max_fd: 6,
+        keep_stderr: false,
+        supervisor: common.supervisor,
+        ids: common.ids,
+        user_namespace: true,
+        descriptors: 0,
+        file_size: None,
+        filter: filter::GATE,
+    };
+    let missing = lock::begin(&plan).unwrap_or_else(|e| fail(ROLE, args::NOT_LOCKED, e));
+    let (public_key, mut gate) = configure(&common.rest).unwrap_or_else(|e| fail(ROLE, args::USAGE, e));
+    let missing = lock::lock(&plan, missing).unwrap_or_else(|e| fail(ROLE, args::NOT_LOCKED, e));
+    let hello = Hello { role: b'G', missing, public_key: [0; 32] };
+    if sys::write(SUPERVISOR, &hello.encode()).is_err() {
+        sys::exit(0);
+    }
+    let mut buffer = [0; BUFFER];
+    loop {
+        let length = next_length();
+        let mut prefix = Prefix::new(&public_key);
+        let id = hash_event(length, &mut buffer, &mut prefix);
+        let reply = gate.answer(&id, prefix.fields());
+        write_all(&reply);
+    }
+}
+
+impl Gate {
+    fn answer(&mut self, id: &[u8; 32], event: Option<Fields>) -> [u8; 97] {
+        let mut reply = [0; 97];
+        reply[..32].copy_from_slice(id);
+        let status = event.map_or(Status::Malformed, |event| self.admit(id, &event));
+        if status == Status::Signed {
+            return ask_holder(id);
+        }
+        reply[32] = status as u8;
+        reply
+    }
+
+    /// Everything that must hold before the id leaves. The row comes last, so that each one is a key use.
+    fn admit(&mut self, id: &[u8; 32], event: &Fields) -> Status {
+        if self.kinds[usize::from(event.kind >> 3)] >> (event.kind & 7) & 1 == 0 {
+            return Status::KindNotAllowed;
+        }
+        let unix_ms = sys::clock(libc::CLOCK_REALTIME) / 1_000_000;
+        let age = i64::from(event.created_at) - (unix_ms / 1000) as i64;
+        if self.created_at.is_some_and(|(earliest, latest)| age < earliest || age > latest) {
+            return Status::CreatedAtOutside;
+        }
+        let now = sys::clock(libc::CLOCK_BOOTTIME);
+        if self.ceiling.as_mut().is_some_and(|ceiling| !ceiling.take(now)) {
+            return Status::OverCeiling;
+        }
+        let row = Use { unix_ms, created_at: event.created_at.into(), kind: event.kind.into(), id };
+        if self.record.as_mut().is_some_and(|record| !record.append(&row)) {
+            return Status::NotRecorded;
+        }
+        Status::Signed
+    }
+}
+
+/// The next event's length; ends the process at the end of the broker's requests or on a broken frame.
+fn next_length() -> usize {
+    let mut length = [0; 4];
+    read_exact(&mut length);
+    match u32::from_be_bytes(length) as usize {
+        length @ 1..=MAX_EVENT => length,
+        _ => sys::exit(BAD_FRAME),
+    }
+}
+
+/// Streams `length` bytes through the prefix check and SHA-256; the hash is the event's id (NIP-01).
+fn hash_event(length: usize, buffer: &mut [u8; BUFFER], prefix: &mut Prefix<'_>) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    let mut left = length;
+    while left > 0 {
+        let room = left.min(BUFFER);
+        let part = &mut buffer[..room];
+        read_exact(part);
+        prefix.feed(part);
+        hash.update(&*part);
+        left -= room;
+    }
+    hash.finalize().into()
+}
+
+fn read_exact(mut buffer: &mut [u8]) {
+    while !buffer.is_empty() {
+        match sys::read(BROKER, buffer) {
+            Ok(0) | Err(_) => sys::exit(0), // the broker is gone
+            Ok(n) => buffer = &mut buffer[n..],
+        }
+    }
+}
+
+fn write_all(mut reply: &[u8]) {
+    while !reply.is_empty() {
+        match sys::write(BROKER, reply) {
+            Ok(0) | Err(_) => sys::exit(0),
+            Ok(n) => reply = &reply[n..],
+        }
+    }
+}
+
+/// Sends the id and waits for its reply. A reply with another id is what a gate that died left behind.
+fn ask_holder(id: &[u8; 32]) -> [u8; 97] {
+    if sys::write(HOLDER, id) != Ok(32) {
+        sys::exit(HOLDER_GONE);
+    }
+    loop {
+        let mut reply = [0; 98];
+        match sys::read(HOLDER, &mut reply) {
+            Ok(97) if reply[..32] == *id => {
+                let mut answer = [0; 97];
+                answer.copy_from_slice(&reply[..97]);
+                return answer;
+            }
+            Ok(97) => (),
+            _ => sys::exit(HOLDER_GONE),
+        }
+    }
+}
+
+/// Arguments: public key, kinds (`any` or `1,7`), created_at (`any` or `-3600,900`), ceiling (`none` or
+/// `burst,tokens,seconds`), record (`1` or `0`). They come from the supervisor.
+fn configure(args: &[String]) -> Result<(String, Gate), String> {
+    let [public_key, kinds, created_at, ceiling, record] = args else { return Err("five arguments expected".into()) };
+    if public_key.len() != 64 || !public_key.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+        return Err("the public key is not 64 lower-case hex digits".into());
+    }
+    let mut gate = Gate { kinds: vec![0; 8192], created_at: None, ceiling: None, record: None };
+    if kinds == "any" {
+        gate.kinds.fill(0xff);
+    } else {
+        for kind in numbers::<u16>(kinds)? {
+            gate.kinds[usize::from(kind >> 3)] |= 1 << (kind & 7);
+        }
+    }
+    if created_at != "any" {
+        let [earliest, latest] = numbers(created_at)?[..] else {
+            return Err("created_at: two numbers expected".into());
+        };
+        gate.created_at = Some((earliest, latest));
+    }
+    if ceiling != "none" {
+        let [burst, tokens, seconds] = numbers(ceiling)?[..] else {
+            return Err("ceiling: three numbers expected".into());
+        };
+        gate.ceiling = Some(Ceiling::new(burst, tokens, seconds).ok_or("ceiling: no number may be 0")?);
+    }
+    if record == "1" {
+        let opened = Record::open(RECORD, boot_id()?)?;
+        if let Some(ceiling) = &mut gate.ceiling {
+            let since = sys::clock(libc::CLOCK_REALTIME).saturating_sub(ceiling.memory()) / 1_000_000;
+            ceiling.start(sys::clock(libc::CLOCK_BOOTTIME), opened.count_since(since, u32::MAX.into()));
+        }
+        gate.record = Some(opened);
+    }
+    Ok((public_key.clone(), gate))
+}
+
+fn numbers<T: core::str::FromStr>(list: &str) -> Result<Vec<T>, String> {
+    list.split(',').map(|n| n.parse().map_err(|_| format!("'{n}' is not a number that fits"))).collect()
+}
+
+/// This boot's random id, for a new record's header.
+fn boot_id() -> Result<[u8; 16], String> {
+    const PATH: &str = "/proc/sys/kernel/random/boot_id";
+    let text = std::fs::read_to_string(PATH).map_err(|e| format!("{PATH}: {e}"))?;
+    let id = u128::from_str_radix(&text.trim().replace('-', ""), 16).map_err(|e| format!("{PATH}: {e}"))?;
+    Ok(id.to_be_bytes())
+}

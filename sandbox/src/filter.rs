@@ -1,0 +1,3 @@
+//! The compiled seccomp policies: sandbox/keyholder.json, gate.json and broker.json.
+
+include!(concat!(env!("OUT_DIR"), "/filters.rs"));
