@@ -80,8 +80,11 @@ pub enum Step {
     Seccomp,
 }
 
-/// Names for logs and `status`, in the order of [`Step`].
-pub const NAMES: [&str; 22] = [
+/// The bit of a key-holder whose key is not in secret memory (memfd_secret(2)).
+pub const SECRET_MEMORY: u32 = 22;
+
+/// Names for logs and `status`, in the order of [`Step`], then secret memory.
+pub const NAMES: [&str; 23] = [
     "signals",
     "descriptors",
     "core limit",
@@ -104,6 +107,7 @@ pub const NAMES: [&str; 22] = [
     "Landlock (scopes)",
     "descriptor limit",
     "seccomp",
+    "secret memory",
 ];
 
 /// Names of the optional steps in a hello's bitmap.
