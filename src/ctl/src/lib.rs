@@ -1,1 +1,150 @@
-//! placeholder
+//! nsecctl: one request to a running nsecd, the reply as JSON on standard output.
+//!
+//! It holds no key and decides nothing; it must never take a secret from its command line or environment.
+
+mod args;
+
+use args::{Ask, Command};
+use serde_json::{Value, json};
+use std::env;
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const HELP: &str = "\
+nsecctl [--socket PATH] COMMAND: ask a running nsecd, print its JSON reply
+
+  pubkey [--account NAME]
+  session start [--scope 1,1111] [--ttl 8h] [--account NAME] [--token-file FILE]
+  session info|revoke [--token-file FILE]
+  sign --kind N [--content TEXT | --content-file FILE] [--tags JSON] [--created-at SECONDS]
+       [--account NAME] [--token-file FILE]
+
+A session token is the first line of FILE (`-`: standard input, the default of info and revoke).
+Socket: --socket, else $NOSTR_SIGNER_SOCKET, else the first that exists of nsecd's default paths.
+Exit codes: 0 done, 1 refused, 2 usage, 3 cannot connect.
+";
+
+/// Runs nsecctl with the process's own arguments. Exit codes: see the help text.
+pub fn main() -> ExitCode {
+    let args: Result<Vec<String>, _> = env::args_os().skip(1).map(|a| a.into_string()).collect();
+    let command = args.map_err(|a| format!("an argument is not UTF-8: {}", a.display())).and_then(|a| args::parse(&a));
+    match command {
+        Ok(Command::Help) => show(HELP.trim_end(), ExitCode::SUCCESS),
+        Ok(Command::Version) => show(concat!("nsecctl ", env!("CARGO_PKG_VERSION")), ExitCode::SUCCESS),
+        Ok(Command::Ask(ask)) => run(ask),
+        Err(what) => complain(&format!("{what}; see `nsecctl --help`"), 2),
+    }
+}
+
+fn run(ask: Ask) -> ExitCode {
+    let socket = ask.socket.clone();
+    let request = match complete(ask) {
+        Ok(request) => request,
+        Err(what) => return complain(&what, 2),
+    };
+    let candidates = socket.map_or_else(default_sockets, |path| vec![path]);
+    let Some(path) = candidates.iter().find(|p| p.exists()) else {
+        let tried: Vec<_> = candidates.iter().map(|p| p.display().to_string()).collect();
+        return complain(
+            &format!("no socket at {}; start nsecd, or name its socket with --socket", tried.join(", ")),
+            3,
+        );
+    };
+    match exchange(path, &request) {
+        Ok(reply) => match serde_json::from_str::<Value>(&reply) {
+            Ok(value) => {
+                let refused = value.get("error").is_some_and(|e| !e.is_null());
+                show(reply.trim_end(), ExitCode::from(u8::from(refused)))
+            }
+            Err(e) => complain(&format!("the reply from {} is not JSON: {e}", path.display()), 3),
+        },
+        Err(e) => {
+            let advice = match e.kind() {
+                io::ErrorKind::PermissionDenied => "the socket belongs to another user (its mode and owner decide)",
+                io::ErrorKind::ConnectionRefused => "no nsecd listens there: start it",
+                _ => "is it nsecd's agent socket?",
+            };
+            complain(&format!("asking {}: {e}; {advice}", path.display()), 3)
+        }
+    }
+}
+
+/// The request's line, with the parts that lie in files.
+fn complete(mut ask: Ask) -> Result<String, String> {
+    if let Some(file) = &ask.content {
+        ask.params.insert("content".into(), json!(text(file)?));
+    }
+    if let Some((name, file)) = &ask.token {
+        let all = text(file)?;
+        ask.params.insert((*name).into(), json!(all.lines().next().unwrap_or_default().trim()));
+    }
+    Ok(json!({"method": ask.method, "params": ask.params}).to_string() + "\n")
+}
+
+fn text(file: &Path) -> Result<String, String> {
+    let mut all = String::new();
+    let read = match file.to_str() {
+        Some("-") => io::stdin().read_to_string(&mut all).map(|_| all),
+        _ => fs::read_to_string(file),
+    };
+    read.map_err(|e| format!("reading {}: {e}", file.display()))
+}
+
+fn exchange(path: &Path, request: &str) -> io::Result<String> {
+    let mut stream = UnixStream::connect(path)?;
+    stream.write_all(request.as_bytes())?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line)?;
+    Ok(line)
+}
+
+/// Where nsecd listens unless told otherwise, most specific first.
+fn default_sockets() -> Vec<PathBuf> {
+    if let Some(path) = env::var_os("NOSTR_SIGNER_SOCKET").filter(|p| !p.is_empty()) {
+        return vec![path.into()];
+    }
+    let uid = fs::metadata("/proc/self").map(|m| m.uid()).unwrap_or_default();
+    let mut paths = Vec::new();
+    if let Some(dir) = env::var_os("XDG_RUNTIME_DIR").filter(|d| !d.is_empty()) {
+        paths.push(Path::new(&dir).join("nostr-signer.sock"));
+    }
+    if uid == 0 {
+        paths.push("/run/nsecd/agents/signer.sock".into());
+    }
+    paths.push(format!("/run/user/{uid}/nostr-signer.sock").into());
+    paths.push(format!("/tmp/nsecd-{uid}/nostr-signer.sock").into());
+    paths
+}
+
+fn show(text: &str, code: ExitCode) -> ExitCode {
+    match writeln!(io::stdout(), "{text}") {
+        Ok(()) => code,
+        Err(e) => complain(&format!("writing the reply: {e}"), 3),
+    }
+}
+
+fn complain(what: &str, code: u8) -> ExitCode {
+    // Nothing is left to say it to if standard error is closed.
+    let _ = writeln!(io::stderr(), "nsecctl: {what}");
+    ExitCode::from(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_comes_from_the_first_line_of_a_file_and_never_from_argv() {
+        let file = env::temp_dir().join(format!("nsecctl-token-{}", std::process::id()));
+        fs::write(&file, "abc\nrest\n").unwrap();
+        let args = ["session", "info", "--token-file", file.to_str().unwrap()].map(String::from);
+        let Ok(Command::Ask(ask)) = args::parse(&args) else { panic!("not a request") };
+        let line = complete(ask).unwrap();
+        fs::remove_file(&file).unwrap();
+        assert_eq!(line, "{\"method\":\"session_info\",\"params\":{\"token\":\"abc\"}}\n");
+    }
+}

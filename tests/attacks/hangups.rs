@@ -1,0 +1,78 @@
+//! A9: clients that go away at any moment are ordinary. Two of these each killed the reference daemon.
+
+use crate::support::daemon::{OPEN, ROLES};
+use crate::support::{Client, Nsecd, client, process};
+use serde_json::json;
+use std::net::Shutdown;
+
+const TIMES: u32 = 10_000;
+
+/// The roles' pids: unchanged means that nothing crashed and was replaced.
+fn pids(nsecd: &Nsecd) -> [i32; 3] {
+    ROLES.map(|role| nsecd.role(role))
+}
+
+#[test]
+fn ten_thousand_clients_that_write_in_two_parts_and_leave_disturb_nobody() {
+    let nsecd = Nsecd::start(OPEN);
+    let before = pids(&nsecd);
+    let mut other = nsecd.connect();
+    for n in 0..TIMES {
+        let mut client = nsecd.connect();
+        client.send("1");
+        // The first byte is refused at once, so the second may find the stream closed.
+        let _ = client.try_send("2");
+        if n % 2 == 0 {
+            client.rest();
+        }
+        if n % 500 == 0 {
+            other.public_key();
+        }
+    }
+    nsecd.serves();
+    assert_eq!(pids(&nsecd), before);
+}
+
+#[test]
+fn ten_thousand_clients_that_close_before_reading_disturb_nobody() {
+    let nsecd = Nsecd::start(OPEN);
+    let before = pids(&nsecd);
+    let mut other = nsecd.connect();
+    let request = client::line("sign_event", json!({"kind": 1, "content": "x".repeat(1000)}));
+    for n in 0..TIMES {
+        let mut client = nsecd.connect();
+        client.send(if n % 2 == 0 { request.as_str() } else { request.trim_end() });
+        if n % 3 == 0 {
+            client.stream().shutdown(Shutdown::Read).unwrap();
+        }
+        drop(client);
+        if n % 500 == 0 {
+            other.public_key();
+        }
+    }
+    nsecd.serves();
+    assert_eq!(pids(&nsecd), before);
+}
+
+#[test]
+fn a_client_that_leaves_in_the_middle_leaves_no_descriptor_behind() {
+    let nsecd = Nsecd::start(OPEN);
+    let broker = nsecd.role("nsecd-broker");
+    nsecd.serves();
+    let mut kept = nsecd.connect();
+    kept.public_key();
+    let count = |kept: &mut Client| {
+        // Everything that came before this answer has been handled when it arrives.
+        kept.public_key();
+        kept.public_key();
+        process::descriptors(broker).len()
+    };
+    let before = count(&mut kept);
+    for part in ["", "{", "{\"method\":\"sign_ev", "{\"method\":\"get_public_key\"}\n{", "x"] {
+        for _ in 0..50 {
+            let mut client = nsecd.connect();
+            let _ = client.try_send(part);
+        }
+    }
+    assert!(count(&mut kept) <= before, "{:?}", process::descriptors(broker));
+}

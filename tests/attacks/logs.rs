@@ -1,0 +1,99 @@
+//! A13: nothing that an agent sends forges a line of the alert log or fills the disk.
+
+use crate::support::{Nsecd, client};
+use serde_json::{Value, json};
+use std::fs;
+
+const REFUSING: &str = "[[socket]]\npath = \"/run/x.sock\"\nkinds = [1]\n";
+const FORGED: &str = "2026-01-01T00:00:00.000Z sign_event rejected: FORGED (kind=0, token=000000000000...)";
+
+/// A line as the reference daemon writes it: ISO time with milliseconds, `Z`, a blank, printable text.
+fn well_formed(line: &str) -> bool {
+    let shape = line.get(..24).is_some_and(|time| {
+        time.bytes().zip(*b"dddd-dd-ddTdd:dd:dd.dddZ").all(|(c, s)| if s == b'd' { c.is_ascii_digit() } else { c == s })
+    });
+    shape && line.as_bytes().get(24) == Some(&b' ') && !line.chars().any(char::is_control)
+}
+
+#[test]
+fn a_newline_in_any_field_forges_no_line_of_the_alert_log() {
+    let nsecd = Nsecd::start(REFUSING);
+    let mut client = nsecd.connect();
+    let token = client.session(json!({"scope": "1"}));
+    for end in ["\n", "\r", "\r\n", "\u{85}", "\u{2028}", "\u{1b}[2K\n", "\0\n", "\u{202e}\n", "\u{7f}\n"] {
+        let evil = format!("{end}{FORGED}{end}");
+        for params in [
+            json!({"kind": evil, "content": "x", "session_token": token}),
+            json!({"kind": 0, "content": evil, "session_token": evil}),
+            json!({"kind": 0, "content": "x", "session_token": token, "pid": evil}),
+            json!({"kind": 1, "content": "x", "account": evil, "session_token": token}),
+        ] {
+            client::refusal(&client.ask("sign_event", params)).len();
+        }
+        client::refusal(&client.ask(&evil, json!({}))).len();
+        for params in [json!({"scope": evil}), json!({"ttl": evil}), json!({"pid": evil, "scope": "0"}), json!({"account": evil})] {
+            client::refusal(&client.ask("session_start", params)).len();
+        }
+        client.ask("session_revoke", json!({"token": evil}));
+        client.ask("session_info", json!({"token": evil}));
+    }
+    let log = nsecd.alerts();
+    assert!(log.lines().count() > 5, "refusals are logged:\n{log}");
+    for line in log.split_inclusive('\n') {
+        assert!(line.ends_with('\n') && well_formed(line.trim_end_matches('\n')), "{line:?}");
+        assert!(!line.starts_with(FORGED));
+    }
+    assert!(!log.contains(&token), "a token in the log");
+}
+
+#[test]
+fn a_refused_kind_and_a_rate_limit_are_logged_in_the_reference_daemons_words() {
+    let nsecd = Nsecd::start(REFUSING);
+    let mut client = nsecd.connect();
+    let token = client.session(json!({"scope": "1"}));
+    client.sign(0, Some(&token));
+    while client.sign(1, Some(&token)).get("event").is_some() {}
+    let log = nsecd.alerts();
+    let mut lines = log.lines();
+    let digits = {
+        use sha2::{Digest, Sha256};
+        crate::support::event::hex(&Sha256::digest(&token))[..12].to_string()
+    };
+    let first = lines.next().unwrap();
+    assert!(well_formed(first), "{first}");
+    let expected = format!("sign_event rejected: Event kind 0 not in session scope [1] (kind=0, token={digits}...)");
+    assert_eq!(first[25..], expected);
+    let second = lines.next().unwrap();
+    assert_eq!(second[25..], format!("sign_event rate-limited: Rate limit: burst exceeded (5/5 in 10s) (token={digits}...)"));
+}
+
+#[test]
+fn a_flood_of_refusals_is_summarised_and_the_log_stays_bounded() {
+    let nsecd = Nsecd::start(&format!("[state]\nlog_size = \"64KiB\"\nlog_keep = 2\n{REFUSING}"));
+    let mut client = nsecd.connect();
+    let token = client.session(json!({"scope": "1"}));
+    let huge = "A".repeat(100_000);
+    for n in 0..20_000u32 {
+        let reply = match n % 100 {
+            0 => client.ask("sign_event", json!({"kind": 0, "content": huge, "session_token": huge})),
+            1 => client.ask(&huge, json!({})),
+            _ => client.sign(n % 65_536, Some(&token)),
+        };
+        assert!(n % 65_536 == 1 || reply["error"].is_string());
+        assert!(reply.to_string().len() < 2_000, "a refusal repeats what was sent");
+    }
+    nsecd.serves();
+    let logs: Vec<u64> = nsecd.files_in_state("alerts-").iter().map(|p| fs::metadata(p).unwrap().len()).collect();
+    assert!(!logs.is_empty() && logs.len() <= 3, "{logs:?}");
+    assert!(logs.iter().all(|size| *size <= 70 << 10), "{logs:?}");
+}
+
+#[test]
+fn errors_name_no_other_account_and_no_path() {
+    let nsecd = Nsecd::start(REFUSING);
+    let mut client = nsecd.connect();
+    let reply: Value = client.ask("get_public_key", json!({"account": "other"}));
+    assert_eq!(client::refusal(&reply), "Unknown or unloaded account: other. Loaded: default");
+    let reply = client.ask("sign_event", json!({"kind": 1, "content": "x", "session_token": "nope"}));
+    assert_eq!(client::refusal(&reply), "Invalid session token");
+}

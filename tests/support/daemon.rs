@@ -1,0 +1,272 @@
+//! Starts the real nsecd in a directory of its own and ends it with all its roles, panics included.
+
+use super::{Client, Dir, PUBLIC_KEY, process, root, sys};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// The roles in the order of their start.
+pub const ROLES: [&str; 3] = ["nsecd-keyholder", "nsecd-gate", "nsecd-broker"];
+const BINARIES: [&str; 4] = [
+    env!("CARGO_BIN_EXE_nsecd"),
+    env!("CARGO_BIN_EXE_nsecd-keyholder"),
+    env!("CARGO_BIN_EXE_nsecd-gate"),
+    env!("CARGO_BIN_EXE_nsecd-broker"),
+];
+
+/// A `[[socket]]` that signs kinds 1 and 7 without a token, unlimited: for tests whose subject is something else.
+pub const OPEN: &str = r#"
+[key]
+ceiling = "none"
+[[socket]]
+path = "/run/nsecd-test.sock"
+kinds = [1, 7, 1111]
+tokenless = [1, 7]
+limits = "none"
+total = "none"
+"#;
+
+/// How to start one nsecd.
+pub struct Setup {
+    /// Everything of this instance lies in it.
+    pub dir: Dir,
+    /// The user it runs as; `None`: ours.
+    pub uid: Option<u32>,
+    /// Ready to be changed before the start.
+    pub command: Command,
+    /// The agent socket.
+    pub socket: PathBuf,
+}
+
+/// How an nsecd that did not serve, or no longer does, ended.
+pub struct Exit {
+    /// Exit code; `None`: a signal.
+    pub code: Option<i32>,
+    /// All that it and its roles wrote to standard error.
+    pub stderr: String,
+    /// Still there to be looked at.
+    pub dir: Dir,
+}
+
+/// A running nsecd.
+pub struct Nsecd {
+    child: Child,
+    ended: OwnedFd,
+    /// Everything of this instance lies in it.
+    pub dir: Dir,
+    /// The first agent socket.
+    pub socket: PathBuf,
+}
+
+impl Setup {
+    /// `config` is the TOML text; the socket of its first `[[socket]]` is replaced by one in the new directory.
+    /// The key is the recorded cases' own, as systemd would hand it over: a credential named `nsec`.
+    pub fn new(config: &str) -> Setup {
+        Setup::of(None, config)
+    }
+
+    /// The same, run by an ordinary user (needs root, unless it is us).
+    pub fn of(uid: Option<u32>, config: &str) -> Setup {
+        let setup = Setup::bare(uid, config);
+        setup.dir.subdir("credentials", 0o700, uid);
+        setup.credential(super::KEY_HEX.as_bytes())
+    }
+
+    /// The same without a key: no credentials directory.
+    pub fn bare(uid: Option<u32>, config: &str) -> Setup {
+        let dir = Dir::new(uid);
+        let text = config.replace("@DIR@", dir.path().to_str().unwrap());
+        let config = dir.file("nsecd.toml", 0o644, uid, text.as_bytes());
+        dir.subdir("state", 0o700, uid);
+        let socket = dir.join("s.sock");
+        let mut command = Command::new(binary(&dir, uid));
+        command.env_clear().current_dir("/").stdin(Stdio::null());
+        command.arg("--config").arg(config);
+        command.arg("--socket").arg(&socket);
+        command.arg("--state-dir").arg(dir.join("state"));
+        command.arg("--admin-dir").arg(dir.join("admin"));
+        Setup { dir, uid, command, socket }
+    }
+
+    /// Makes `bytes` the credential `nsec`.
+    pub fn credential(mut self, bytes: &[u8]) -> Setup {
+        self.dir.file("credentials/nsec", 0o400, self.uid, bytes);
+        self.command.env("CREDENTIALS_DIRECTORY", self.dir.join("credentials"));
+        self
+    }
+
+    /// Starts it and waits until it reports ready; panics with what it wrote if it ends first.
+    pub fn start(self) -> Nsecd {
+        self.launch().unwrap_or_else(|e| panic!("nsecd ended with {:?} before it was ready:\n{}", e.code, e.stderr))
+    }
+
+    /// Starts it and waits until it gives up; panics if it serves.
+    pub fn refused(self) -> Exit {
+        match self.launch() {
+            Ok(_) => panic!("nsecd started, but should have refused"),
+            Err(exit) => exit,
+        }
+    }
+
+    fn launch(mut self) -> Result<Nsecd, Exit> {
+        let path = self.dir.join("notify");
+        let notify = UnixDatagram::bind(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
+        let stderr = fs::File::create(self.dir.join("stderr")).unwrap();
+        let command = &mut self.command;
+        command.env("NOTIFY_SOCKET", path).stdout(Stdio::null()).stderr(stderr);
+        if let Some(uid) = self.uid {
+            command.uid(uid).gid(uid);
+        }
+        sys::die_with_us(command);
+        let mut child = command.spawn().unwrap();
+        let ended = sys::pidfd(child.id() as i32).unwrap();
+        loop {
+            match *sys::wait_any(&[notify.as_fd(), ended.as_fd()]) {
+                [0, ..] => {
+                    let mut message = [0; 4096];
+                    let size = notify.recv(&mut message).unwrap();
+                    if message[..size].split(|b| *b == b'\n').any(|line| line == b"READY=1") {
+                        return Ok(Nsecd { child, ended, dir: self.dir, socket: self.socket });
+                    }
+                }
+                [1, ..] => {
+                    let code = child.wait().unwrap().code();
+                    let stderr = fs::read_to_string(self.dir.join("stderr")).unwrap_or_default();
+                    return Err(Exit { code, stderr, dir: self.dir });
+                }
+                _ => {
+                    let _ = child.kill();
+                    panic!("neither ready nor ended: {}", fs::read_to_string(self.dir.join("stderr")).unwrap());
+                }
+            }
+        }
+    }
+}
+
+impl Nsecd {
+    /// Starts one with this configuration.
+    pub fn start(config: &str) -> Nsecd {
+        Setup::new(config).start()
+    }
+
+    /// The supervisor.
+    pub fn pid(&self) -> i32 {
+        self.child.id() as i32
+    }
+
+    /// Every running process of this instance by name, the supervisor first.
+    pub fn processes(&self) -> Vec<(String, i32)> {
+        let mut all = vec![("nsecd".into(), self.pid())];
+        all.extend(process::descendants(self.pid()).into_iter().map(|pid| (process::name(pid), pid)));
+        all
+    }
+
+    /// The pid of the one process with this role.
+    pub fn role(&self, role: &str) -> i32 {
+        let all = self.processes();
+        let found: Vec<_> = all.iter().filter(|(name, _)| name == role).collect();
+        assert_eq!(found.len(), 1, "{role} among {all:?}");
+        found[0].1
+    }
+
+    /// Kills a role and waits until that process is gone.
+    pub fn kill(&self, role: &str) -> i32 {
+        let pid = self.role(role);
+        let gone = sys::pidfd(pid).unwrap();
+        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+        assert!(!sys::wait_any(&[gone.as_fd()]).is_empty());
+        pid
+    }
+
+    /// Sends the supervisor a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid()), signal).unwrap();
+    }
+
+    /// Waits until the supervisor has ended by itself.
+    pub fn wait(mut self) -> Exit {
+        assert!(!sys::wait_any(&[self.ended.as_fd()]).is_empty(), "nsecd does not end:\n{}", self.stderr());
+        let code = self.child.wait().unwrap().code();
+        let stderr = self.stderr();
+        Exit { code, stderr, dir: std::mem::replace(&mut self.dir, Dir::new(None)) }
+    }
+
+    /// What it has written to standard error so far.
+    pub fn stderr(&self) -> String {
+        fs::read_to_string(self.dir.join("stderr")).unwrap_or_default()
+    }
+
+    /// The alert log of the first socket.
+    pub fn alerts(&self) -> String {
+        let logs = self.files_in_state("alerts-");
+        logs.iter().map(|p| fs::read_to_string(p).unwrap()).collect()
+    }
+
+    /// Files in the state directory, at any depth, whose name starts with `prefix`.
+    pub fn files_in_state(&self, prefix: &str) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        walk(&self.dir.join("state"), &mut |p| {
+            if p.file_name().is_some_and(|n| n.to_string_lossy().starts_with(prefix)) {
+                found.push(p.into());
+            }
+        });
+        found
+    }
+
+    /// Connects to the first agent socket.
+    pub fn connect(&self) -> Client {
+        Client::connect(&self.socket)
+    }
+
+    /// Fails the test unless a new client is served.
+    pub fn serves(&self) {
+        assert_eq!(self.connect().public_key(), PUBLIC_KEY);
+    }
+}
+
+impl Drop for Nsecd {
+    fn drop(&mut self) {
+        let roles: Vec<_> =
+            process::descendants(self.pid()).into_iter().filter_map(|pid| sys::pidfd(pid).ok()).collect();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        // The roles die with their supervisor; the directory may go once they have.
+        for role in &roles {
+            sys::wait_any(&[role.as_fd()]);
+        }
+        if std::thread::panicking() {
+            eprintln!("nsecd had written:\n{}", self.stderr());
+        }
+    }
+}
+
+/// Calls `visit` for every file below `dir`.
+pub fn walk(dir: &Path, visit: &mut dyn FnMut(&Path)) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => walk(&entry.path(), visit),
+            _ => visit(&entry.path()),
+        }
+    }
+}
+
+/// nsecd's path; another user who cannot reach the build directory gets copies.
+fn binary(dir: &Dir, uid: Option<u32>) -> PathBuf {
+    let built = Path::new(BINARIES[0]);
+    let open = |p: &Path| fs::metadata(p).is_ok_and(|m| m.permissions().mode() & 0o005 == 0o005 || Some(m.uid()) == uid);
+    if uid.is_none() || !root() || built.ancestors().skip(1).all(open) {
+        return built.into();
+    }
+    let bin = dir.subdir("bin", 0o755, None);
+    for path in BINARIES.map(Path::new) {
+        fs::copy(path, bin.join(path.file_name().unwrap())).unwrap();
+    }
+    bin.join("nsecd")
+}

@@ -1,0 +1,139 @@
+//! Runs one role alone, with the test in its supervisor's and its peers' places.
+
+use super::sys;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nsecd_sandbox::hello::{self, Hello, VERSION};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Child, Command, Stdio};
+
+/// Bytes of a signing reply: id(32) ‖ status(1) ‖ signature(64).
+pub const REPLY: usize = 97;
+
+/// A role's process and our ends of its descriptors.
+pub struct Role {
+    /// The process.
+    pub child: Child,
+    /// Its pidfd, readable when it has ended.
+    pub ended: OwnedFd,
+    /// What it said when it was locked.
+    pub hello: Hello,
+}
+
+impl Drop for Role {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A pair of sequenced-packet or stream sockets.
+pub fn pair(kind: SockType) -> (File, OwnedFd) {
+    let (ours, theirs) = socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC).unwrap();
+    (ours.into(), theirs)
+}
+
+/// The command line of a role whose supervisor is this test.
+pub fn command(binary: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(binary);
+    command.env_clear().stdin(Stdio::null()).stdout(Stdio::null());
+    command.args([VERSION, &std::process::id().to_string(), "-", "-"]).args(arguments);
+    sys::die_with_us(&mut command);
+    command
+}
+
+/// Starts `command` with these descriptors and waits for its hello on `hello_end`.
+pub fn start(mut command: Command, fds: Vec<(OwnedFd, i32)>, hello_end: &mut File) -> Role {
+    sys::give_fds(&mut command, fds);
+    let child = command.spawn().unwrap();
+    // Our copies of the role's ends live in the command: without it the role's end is closed when it dies.
+    drop(command);
+    let ended = sys::pidfd(child.id() as i32).unwrap();
+    assert_eq!(sys::wait_any(&[hello_end.as_fd()]), [0], "no hello");
+    let mut frame = [0; hello::LEN + 1];
+    let size = hello_end.read(&mut frame).unwrap();
+    let hello = Hello::decode(&frame[..size]).expect("a hello of this version");
+    Role { child, ended, hello }
+}
+
+/// A gate with our hands on both sides of it.
+pub struct Gate {
+    /// Its process.
+    pub role: Role,
+    /// The broker's end.
+    pub broker: File,
+    /// The key-holder's end.
+    pub holder: File,
+    /// Its record, open for reading.
+    pub record: File,
+}
+
+impl Gate {
+    /// Starts one for the recorded cases' key.
+    pub fn start(dir: &super::Dir, kinds: &str, created_at: &str, ceiling: &str) -> Gate {
+        let (holder, holder_end) = pair(SockType::SeqPacket);
+        let (broker, broker_end) = pair(SockType::Stream);
+        let (mut supervisor, supervisor_end) = pair(SockType::SeqPacket);
+        let record = File::options().read(true).write(true).create(true).truncate(false).open(dir.join("record")).unwrap();
+        let arguments = [super::PUBLIC_KEY, kinds, created_at, ceiling, "1"];
+        let command = command(env!("CARGO_BIN_EXE_nsecd-gate"), &arguments);
+        let record_end = record.try_clone().unwrap().into();
+        let fds = vec![(holder_end, 3), (broker_end, 4), (supervisor_end, 5), (record_end, 6)];
+        let role = start(command, fds, &mut supervisor);
+        Gate { role, broker, holder, record }
+    }
+
+    /// Sends one event as the broker does.
+    pub fn send(&mut self, event: &[u8]) {
+        let mut frame = (event.len() as u32).to_be_bytes().to_vec();
+        frame.extend_from_slice(event);
+        self.broker.write_all(&frame).unwrap();
+    }
+
+    /// The id that reaches the key-holder, if one does before `reply` comes to the broker; answered with a signature of 0x55.
+    pub fn forwarded(&mut self) -> Option<[u8; 32]> {
+        let ready = sys::wait_any(&[self.holder.as_fd(), self.broker.as_fd(), self.role.ended.as_fd()]);
+        if ready.first() != Some(&0) {
+            return None;
+        }
+        let mut packet = [0; 100];
+        let size = self.holder.read(&mut packet).unwrap();
+        if size == 0 {
+            return None; // the gate has gone
+        }
+        let id: [u8; 32] = packet[..size].try_into().expect("a packet of 32 bytes");
+        let mut reply = [0x55; REPLY];
+        reply[..32].copy_from_slice(&id);
+        reply[32] = 0;
+        self.holder.write_all(&reply).unwrap();
+        Some(id)
+    }
+
+    /// The reply to the broker; `None` if the gate has gone.
+    pub fn reply(&mut self) -> Option<[u8; REPLY]> {
+        let mut reply = [0; REPLY];
+        self.broker.read_exact(&mut reply).ok().map(|()| reply)
+    }
+}
+
+/// A key-holder that holds `key`, with our hand in the gate's place.
+pub fn key_holder(key: &[u8]) -> (Role, File) {
+    let (mut gate, end) = pair(SockType::SeqPacket);
+    let (source, mut writer) = std::io::pipe().unwrap();
+    writer.write_all(key).unwrap();
+    drop(writer);
+    let mut command = command(env!("CARGO_BIN_EXE_nsecd-keyholder"), &["0", "0", "fd"]);
+    command.stdin(source);
+    let role = start(command, vec![(end, 3)], &mut gate);
+    (role, gate)
+}
+
+/// One id and its reply.
+pub fn ask_holder(gate: &mut File, id: &[u8; 32]) -> [u8; REPLY] {
+    gate.write_all(id).unwrap();
+    let mut reply = [0; REPLY + 1];
+    assert_eq!(sys::wait_any(&[gate.as_fd()]), [0], "the key-holder does not answer");
+    assert_eq!(gate.read(&mut reply).unwrap(), REPLY);
+    reply[..REPLY].try_into().unwrap()
+}

@@ -1,0 +1,120 @@
+//! The only unsafe code of the tests: process set-up between fork and exec, descriptors, keyring calls.
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::time::Duration;
+
+/// A guard against hanging for ever; no test asserts how long anything takes.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A descriptor that becomes readable when process `pid` has ended.
+pub fn pidfd(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: pidfd_open takes two integers and touches no memory of ours.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor for us, nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Waits until one of the descriptors is readable or hung up; the indices that are.
+pub fn wait_any(fds: &[BorrowedFd]) -> Vec<usize> {
+    let mut polled: Vec<_> = fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
+    let timeout = PollTimeout::try_from(PATIENCE).unwrap();
+    poll(&mut polled, timeout).unwrap();
+    let ready = |p: &PollFd| p.revents().is_some_and(|r| !r.is_empty());
+    polled.iter().enumerate().filter(|(_, p)| ready(p)).map(|(i, _)| i).collect()
+}
+
+/// The child dies with the thread that started it, whatever happens to the test.
+pub fn die_with_us(command: &mut Command) {
+    // SAFETY: prctl and getppid are async-signal-safe and touch no memory of ours.
+    unsafe {
+        command.pre_exec(|| {
+            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(())
+        });
+    }
+}
+
+/// Gives the child `fds` at the numbers named, and nothing else above 2 that is not its own.
+pub fn give_fds(command: &mut Command, fds: Vec<(OwnedFd, RawFd)>) {
+    // SAFETY: fcntl and dup2 are async-signal-safe; the closure owns the descriptors it duplicates.
+    unsafe {
+        command.pre_exec(move || {
+            // First out of the targets' way, then to them: dup2 clears close-on-exec.
+            let mut moved = [(-1, -1); 64];
+            for (slot, (fd, target)) in moved.iter_mut().zip(&fds) {
+                *slot = (libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 200), *target);
+            }
+            for (fd, target) in moved.iter().take(fds.len()) {
+                if libc::dup2(*fd, *target) < 0 {
+                    return Err(io::Error::last_os_error());
+                }
+            }
+            Ok(())
+        });
+    }
+}
+
+/// Opens `count` junk descriptors in the child, from number `first` on, that survive exec.
+pub fn give_junk(command: &mut Command, first: RawFd, count: i32) {
+    // SAFETY: dup2 is async-signal-safe and takes integers only.
+    unsafe {
+        command.pre_exec(move || {
+            for target in first..first + count {
+                if libc::dup2(2, target) < 0 {
+                    return Err(io::Error::last_os_error());
+                }
+            }
+            Ok(())
+        });
+    }
+}
+
+/// The child and all that it starts find `memfd_secret` missing, as on a kernel booted without it.
+pub fn without_memfd_secret(command: &mut Command) {
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+    let errno = SeccompAction::Errno(libc::ENOSYS as u32);
+    let rules = [(libc::SYS_memfd_secret, vec![])].into_iter().collect();
+    let arch = std::env::consts::ARCH.try_into().unwrap();
+    let filter: BpfProgram = SeccompFilter::new(rules, SeccompAction::Allow, errno, arch).unwrap().try_into().unwrap();
+    // SAFETY: applying a ready filter makes two prctl/seccomp calls and allocates nothing.
+    unsafe {
+        command.pre_exec(move || seccompiler::apply_filter(&filter).map_err(|_| io::Error::last_os_error()));
+    }
+}
+
+/// The child gets a session keyring of its own, in which `key` lies under `description`.
+pub fn give_keyring(command: &mut Command, description: &'static str, key: Vec<u8>) {
+    use linux_keyutils::{KeyRing, KeyRingIdentifier};
+    let failed = |_| io::Error::other("keyring");
+    // SAFETY: the keyring calls are plain system calls; the allocator is usable after fork under glibc.
+    unsafe {
+        command.pre_exec(move || {
+            // keyctl(KEYCTL_JOIN_SESSION_KEYRING, NULL): a new anonymous session keyring.
+            if libc::syscall(libc::SYS_keyctl, 1, 0) < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            let user = KeyRing::from_special_id(KeyRingIdentifier::User, true).map_err(failed)?;
+            let session = KeyRing::from_special_id(KeyRingIdentifier::Session, false).map_err(failed)?;
+            session.link_keyring(user).map_err(failed)?;
+            user.add_key(description, &key).map_err(failed)?;
+            Ok(())
+        });
+    }
+}
+
+/// Raises the limit of open descriptors to the hard limit; the number it then is.
+pub fn raise_nofile() -> u64 {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+    hard
+}
