@@ -1,1 +1,38 @@
-//! placeholder
+//! The supervisor: reads the configuration, opens what the other processes need, starts them, replaces them.
+//!
+//! It never reads a key and never a byte that an agent sent. One thread; unsafe code in `sys` alone.
+//!
+//! [`main`] → `start` (the order of the start) → `life` (the loop). Below them: `setup` (what is opened once),
+//! `holders` and `service` (the roles), `spawn` and `ready` (one process), `listeners`, `securefs` (files).
+
+#![deny(unsafe_code)]
+
+mod activation;
+mod alertlog;
+mod banner;
+mod cli;
+pub mod config;
+pub mod environment;
+mod fault;
+mod handover;
+mod harden;
+mod holders;
+mod images;
+mod keysource;
+mod life;
+mod listeners;
+mod lockfile;
+mod logging;
+mod notify;
+mod output;
+mod ready;
+mod securefs;
+mod service;
+mod setup;
+mod signals;
+mod spawn;
+mod start;
+mod sys;
+mod uids;
+
+pub use start::main;

@@ -1,0 +1,97 @@
+//! What a person who starts nsecd in a terminal reads: what is served where, and requests ready to paste.
+//!
+//! Must never hold a secret, nor anything an agent sent.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use nix::unistd::{User, geteuid};
+use nsecd_policy::Kinds;
+use nsecd_sandbox::{hello, lock};
+
+use crate::service::Service;
+use crate::setup::Setup;
+
+/// The whole text.
+pub fn text(setup: &Setup, service: &Service) -> String {
+    let config = &setup.config;
+    let mut out = String::new();
+    let mut line = |text: &str| {
+        let _ = writeln!(out, "{text}");
+    };
+    let user = User::from_uid(geteuid()).ok().flatten().map_or_else(|| geteuid().to_string(), |u| u.name);
+    line(&format!("nsecd {} is ready, started by {user}.", hello::VERSION));
+    line("");
+    for (account, holder) in config.accounts.iter().zip(&setup.holders) {
+        line(&format!("  account {}: public key {}", account.name, holder.public_key));
+    }
+    for (socket, alerts) in config.sockets.iter().zip(setup.config.sockets.iter().map(|s| &s.alert_log)) {
+        line(&format!("  socket  {}: kinds {}", socket.path.display(), kinds(&socket.kinds)));
+        line(&format!("          refusals are logged in {}", alerts.display()));
+    }
+    line(&format!("  state   {}", config.state.dir.display()));
+    if config.ephemeral {
+        line("  The key, its record and its logs are thrown away when nsecd ends (--ephemeral).");
+    }
+    for missing in missing(setup, service) {
+        line(&format!("  missing {missing}"));
+    }
+    if let Some(socket) = config.sockets.first() {
+        line("");
+        requests(&socket.path, &mut line);
+    }
+    line("");
+    line("Ctrl-C ends it.");
+    out
+}
+
+/// One line for each role that lacks an optional step of its confinement.
+pub fn missing(setup: &Setup, service: &Service) -> Vec<String> {
+    let holders = setup.holders.iter().map(|h| (h.child.name(), h.missing));
+    let others = [&service.broker].into_iter().chain(&service.gates).map(|c| c.name());
+    let all = holders.chain(others.zip(service.missing.iter().copied()));
+    all.filter(|(_, bits)| *bits != 0)
+        .map(|(name, bits)| format!("for {name}: {}", lock::names(bits).collect::<Vec<_>>().join(", ")))
+        .collect()
+}
+
+fn kinds(kinds: &Kinds) -> String {
+    match kinds {
+        Kinds::Any => "any".into(),
+        Kinds::List(list) => list.iter().map(u16::to_string).collect::<Vec<_>>().join(", "),
+    }
+}
+
+fn requests(socket: &Path, line: &mut impl FnMut(&str)) {
+    let path = quoted(&socket.display().to_string());
+    let mut nc = |json: &str| line(&format!("  echo '{json}' | nc -U {path} -w 2"));
+    nc(r#"{"method":"get_public_key"}"#);
+    nc(r#"{"method":"session_start","params":{"scope":"1,1111","ttl":"28800"}}"#);
+    nc(r#"{"method":"sign_event","params":{"kind":1,"content":"hello","tags":[]}}"#);
+    nc(r#"{"method":"sign_event","params":{"kind":0,"content":"{}","tags":[]}}"#);
+    let ctl = std::env::current_exe().ok().map(|me| me.with_file_name("nsecctl"));
+    let Some(ctl) = ctl.filter(|ctl| ctl.exists()) else { return };
+    let ctl = quoted(&ctl.display().to_string());
+    line("");
+    line("The same without nc (Debian's netcat-openbsd):");
+    line("");
+    line(&format!("  {ctl} --socket {path} session start --scope 1,1111 --ttl 8h"));
+    line(&format!("  {ctl} --socket {path} sign --kind 1 --content \"hello\""));
+}
+
+/// A word for a shell.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%,".contains(c);
+    if word.chars().all(plain) { word.into() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_words_of_a_shell() {
+        assert_eq!(quoted("/run/user/1000/nostr-signer.sock"), "/run/user/1000/nostr-signer.sock");
+        assert_eq!(quoted("/tmp/it's here"), r"'/tmp/it'\''s here'");
+    }
+}

@@ -1,0 +1,77 @@
+//! What the broker is given: its descriptors and the policy that names them by number.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nsecd_policy::{Account, Policy, Socket};
+
+use crate::harden::capacity;
+use crate::setup::Setup;
+
+/// The broker's ends of what is made anew for each broker.
+pub struct Files<'a> {
+    /// Its control socket.
+    pub control: BorrowedFd<'a>,
+    /// The policy pipe.
+    pub policy: BorrowedFd<'a>,
+    /// Its own connection to syslog.
+    pub syslog: Option<BorrowedFd<'a>>,
+    /// Its ends of the pairs to the gates, in the order of the accounts.
+    pub gates: Vec<BorrowedFd<'a>>,
+}
+
+/// The broker's table (the n-th is its descriptor n) and its policy.
+pub fn policy<'a>(setup: &'a Setup, files: &Files<'a>) -> (Vec<BorrowedFd<'a>>, Policy) {
+    let mut fds = setup.standard.triple();
+    let mut give = |fd: BorrowedFd<'a>| {
+        fds.push(fd);
+        fds.len() as i32 - 1
+    };
+    give(files.control);
+    give(files.policy);
+    let syslog_fd = files.syslog.map(&mut give);
+    let listeners: Vec<i32> = setup.listeners.iter().map(|l| give(l.fd.as_fd())).collect();
+    let alerts: Vec<i32> = setup.alert_logs.iter().map(|l| give(l.file().as_fd())).collect();
+    let gates: Vec<i32> = files.gates.iter().map(|&gate| give(gate)).collect();
+    let capacity = capacity(fds.len());
+
+    let config = &setup.config;
+    let account = |(index, gate_fd): (usize, i32)| Account {
+        name: config.accounts[index].name.clone(),
+        public_key: setup.holders[index].public_key.clone(),
+        gate_fd,
+    };
+    let socket = |index: usize| {
+        let s = &config.sockets[index];
+        Socket {
+            path: s.path.display().to_string(),
+            listener_fd: listeners[index],
+            alert_fd: alerts[index],
+            alert_size: setup.alert_logs[index].size(),
+            peer_uids: s.peer_uids.clone(),
+            kinds: s.kinds.clone(),
+            max_ttl: s.max_ttl,
+            tokenless: s.tokenless.clone(),
+            methods: s.methods.clone(),
+            accounts: s.accounts.clone(),
+            bind: s.bind,
+            on_limit_wait: s.on_limit_wait,
+            tokenless_on_limit_wait: s.tokenless_on_limit_wait,
+            created_at: s.created_at,
+            max_request: s.max_request,
+            limits: s.limits,
+            total: s.total,
+            sessions_per_minute: s.sessions_per_minute,
+            live_sessions: s.live_sessions,
+        }
+    };
+    let policy = Policy {
+        accounts: gates.into_iter().enumerate().map(account).collect(),
+        sockets: (0..config.sockets.len()).map(socket).collect(),
+        default_account: config.default_account.clone(),
+        log_size: config.state.log_size,
+        syslog_fd,
+        max_connections: capacity.total,
+        max_connections_per_principal: capacity.per_principal,
+    };
+    (fds, policy)
+}

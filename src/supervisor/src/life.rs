@@ -1,0 +1,245 @@
+//! The supervisor's life after the start: one loop that waits for deaths, the broker's frames, and the operator.
+//!
+//! A dead broker or gate is replaced, a dead key-holder ends everything. Must never wait for a child, nor do for
+//! a broker what costs more than a frame can be worth.
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nsecd_policy::control::Control;
+
+use crate::fault::Fault;
+use crate::notify::Notify;
+use crate::ready::NotReady;
+use crate::service::{Frame, Service};
+use crate::setup::Setup;
+
+/// How long a broker may finish what is in flight.
+const DRAIN: Duration = Duration::from_secs(6);
+/// The first pause before a broker that keeps dying is started again, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Frames that an honest broker stays far below in [`FRAME_WINDOW`].
+const MOST_FRAMES: u32 = 256;
+const FRAME_WINDOW: Duration = Duration::from_secs(1);
+
+/// Runs until the operator stops nsecd.
+///
+/// # Errors
+/// A key-holder died.
+pub fn run(setup: &mut Setup, service: Service, notify: &mut Notify) -> Result<(), Fault> {
+    let mut life = Life { setup, notify, state: State::Up(service), crashes: 0, frames: 0, window: Instant::now() };
+    loop {
+        life.wait();
+        life.watch_holders()?;
+        let stop = life.setup.signals.stop_asked();
+        life.state = match std::mem::replace(&mut life.state, State::Over) {
+            State::Up(service) => life.up(service, stop),
+            State::Down(until) => life.down(until, stop),
+            State::Draining(service, until) => life.drain(service, until, stop),
+            State::Over => return Ok(()),
+        };
+    }
+}
+
+enum State {
+    /// Broker and gates serve.
+    Up(Service),
+    /// They died; they are started again at this time.
+    Down(Instant),
+    /// The broker finishes what is in flight, at most until then.
+    Draining(Service, Instant),
+    /// Nothing is left to do.
+    Over,
+}
+
+struct Life<'a> {
+    setup: &'a mut Setup,
+    notify: &'a mut Notify,
+    state: State,
+    /// Deaths since a request was last served.
+    crashes: u32,
+    /// Frames from the broker since `window`.
+    frames: u32,
+    window: Instant,
+}
+
+impl Life<'_> {
+    /// Waits for anything to happen.
+    fn wait(&mut self) {
+        let mut fds = vec![PollFd::new(self.setup.signals.as_fd(), PollFlags::POLLIN)];
+        fds.extend(self.setup.holders.iter().map(|h| PollFd::new(h.child.as_fd(), PollFlags::POLLIN)));
+        let mut due = None;
+        match &self.state {
+            State::Up(service) | State::Draining(service, _) => {
+                let children = [&service.broker].into_iter().chain(&service.gates);
+                fds.extend(children.map(|c| PollFd::new(c.as_fd(), PollFlags::POLLIN)));
+                fds.push(PollFd::new(service.control.as_fd(), PollFlags::POLLIN));
+            }
+            State::Down(until) => due = Some(*until),
+            State::Over => due = Some(Instant::now()),
+        }
+        if let State::Draining(_, until) = &self.state {
+            due = Some(*until);
+        }
+        // The watchdog means that requests are served: it is fed only then.
+        if !matches!(self.state, State::Down(_)) {
+            self.notify.feed();
+            due = due.into_iter().chain(self.notify.due()).min();
+        }
+        let timeout = due.map_or(PollTimeout::NONE, |due| {
+            let left = due.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+        });
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            // Out of memory, at worst: not a reason to end, nor to spin.
+            Err(e) => {
+                log::error!("poll: {e}");
+                std::thread::sleep(FIRST_PAUSE);
+            }
+        }
+    }
+
+    fn watch_holders(&mut self) -> Result<(), Fault> {
+        for holder in &mut self.setup.holders {
+            if let Some(end) = holder.child.ended() {
+                return Err(Fault::new(format!(
+                    "{} died ({end}), and its key with it: everything stops; restart nsecd",
+                    holder.child.name()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn up(&mut self, mut service: Service, stop: bool) -> State {
+        let trusted = self.serve_frames(&mut service);
+        let died = [&mut service.broker]
+            .into_iter()
+            .chain(&mut service.gates)
+            .find_map(|c| c.ended().map(|end| format!("{} died ({end})", c.name())));
+        if stop && died.is_none() {
+            self.notify.tell("STOPPING=1\nSTATUS=finishing requests in flight");
+            // A broker that does not take the frame is ended when its time is over.
+            service.send(Control::Drain, None);
+            return State::Draining(service, Instant::now() + DRAIN);
+        }
+        let why = match died {
+            Some(why) => why,
+            None if trusted => return State::Up(service),
+            None => "the broker sent what no broker of ours sends".into(),
+        };
+        if service.served {
+            self.crashes = 0;
+        }
+        service.stop();
+        if stop {
+            return State::Over;
+        }
+        let pause = pause(self.crashes);
+        self.crashes = self.crashes.saturating_add(1);
+        log::warn!("{why}: starting broker and gates anew in {} ms", pause.as_millis());
+        self.notify.tell("STATUS=replacing broker and gates");
+        State::Down(Instant::now() + pause)
+    }
+
+    fn down(&mut self, until: Instant, stop: bool) -> State {
+        if stop {
+            return State::Over;
+        }
+        if Instant::now() < until {
+            return State::Down(until);
+        }
+        match Service::start(self.setup) {
+            Ok(service) => {
+                log::info!("broker (pid {}) and gates are serving again", service.broker.pid());
+                self.notify.tell("STATUS=serving");
+                State::Up(service)
+            }
+            Err(NotReady::Stopped) => State::Over,
+            Err(NotReady::Failed(why)) => {
+                let pause = pause(self.crashes.max(1));
+                self.crashes = self.crashes.saturating_add(1);
+                log::error!("{why}; trying again in {} ms", pause.as_millis());
+                State::Down(Instant::now() + pause)
+            }
+        }
+    }
+
+    fn drain(&mut self, mut service: Service, until: Instant, stop: bool) -> State {
+        self.serve_frames(&mut service);
+        if service.broker.ended().is_none() {
+            if !stop && Instant::now() < until {
+                return State::Draining(service, until);
+            }
+            log::warn!(
+                "{}",
+                if stop { "not waiting for requests in flight" } else { "requests in flight took too long" }
+            );
+        }
+        service.stop();
+        State::Over
+    }
+
+    /// Answers the broker's frames; false if it sent what it must not send.
+    fn serve_frames(&mut self, service: &mut Service) -> bool {
+        loop {
+            match service.receive() {
+                Frame::Nothing => return true,
+                Frame::Control(Control::Served) if !service.served => service.served = true,
+                Frame::Control(Control::NextAlertLog(index)) => {
+                    if !self.next_alert_log(service, index) {
+                        return false;
+                    }
+                }
+                // Its death, if that is what it is, is told by its process.
+                Frame::Control(_) | Frame::Broken => return false,
+            }
+            if self.window.elapsed() > FRAME_WINDOW {
+                self.window = Instant::now();
+                self.frames = 0;
+            }
+            self.frames += 1;
+            if self.frames > MOST_FRAMES {
+                return false;
+            }
+        }
+    }
+
+    fn next_alert_log(&mut self, service: &Service, index: u16) -> bool {
+        let Some(alerts) = self.setup.alert_logs.get_mut(usize::from(index)) else { return false };
+        let now = Instant::now();
+        if alerts.is_fresh(now) {
+            return service.send(Control::NoAlertLog(index), None);
+        }
+        match alerts.rotate(self.setup.config.state.log_keep, now) {
+            Ok(()) => service.send(Control::AlertLog(index), Some(alerts.file().as_fd())),
+            Err(why) => {
+                log::warn!("an alert log is not rotated: {why}");
+                service.send(Control::NoAlertLog(index), None)
+            }
+        }
+    }
+}
+
+/// How long to wait before the next start, after this many deaths without a request served between them.
+fn pause(crashes: u32) -> Duration {
+    match crashes {
+        0 => Duration::ZERO,
+        n => LONGEST_PAUSE.min(FIRST_PAUSE * 2u32.saturating_pow((n - 1).min(16))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_grows_to_five_seconds_and_no_further() {
+        let ms: Vec<u128> = [0, 1, 2, 6, 7, 8, u32::MAX].iter().map(|&n| pause(n).as_millis()).collect();
+        assert_eq!(ms, [0, 100, 200, 3200, 5000, 5000, 5000]);
+    }
+}

@@ -1,0 +1,134 @@
+//! Waiting for the roles to say that they are locked.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{MsgFlags, recv};
+use nix::unistd::write;
+use nsecd_sandbox::hello::{self, Hello};
+
+use crate::fault::Fault;
+use crate::signals::Signals;
+use crate::spawn::{Child, End};
+
+/// Longest time a role may take; its lock takes a millisecond, reading a long record or a key a few.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why there is no service.
+pub enum NotReady {
+    /// The operator asked nsecd to stop meanwhile.
+    Stopped,
+    /// It failed.
+    Failed(Fault),
+}
+
+impl From<Fault> for NotReady {
+    fn from(fault: Fault) -> NotReady {
+        NotReady::Failed(fault)
+    }
+}
+
+/// A role that is starting.
+pub struct Expected<'a> {
+    /// Its process.
+    pub child: &'a mut Child,
+    /// Where its hello arrives, a sequenced-packet socket.
+    pub channel: &'a OwnedFd,
+    /// The letter it must call itself.
+    pub role: u8,
+}
+
+/// Bytes to hand over meanwhile, e.g. a policy that is larger than its pipe.
+pub struct Handover<'a> {
+    /// Non-blocking write end.
+    pub pipe: &'a OwnedFd,
+    /// What is left to write.
+    pub rest: &'a [u8],
+}
+
+/// Waits for each role's hello, in any order; returns them in the order of `roles`.
+///
+/// # Errors
+/// A role ended, sent something else, or said nothing in time.
+pub fn hellos(
+    roles: &mut [Expected],
+    mut handover: Option<Handover>,
+    signals: &Signals,
+) -> Result<Vec<Hello>, NotReady> {
+    let until = Instant::now() + PATIENCE;
+    let mut hellos: Vec<Option<Hello>> = vec![None; roles.len()];
+    while hellos.contains(&None) || handover.as_ref().is_some_and(|h| !h.rest.is_empty()) {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            let late = roles.iter().zip(&hellos).find(|(_, h)| h.is_none());
+            let name = late.map_or("the broker", |(role, _)| role.child.name());
+            return Err(Fault::new(format!("{name} was not ready after {} s", PATIENCE.as_secs())).into());
+        }
+        wait(roles, &hellos, handover.as_ref(), signals, left);
+        if signals.stop_asked() {
+            return Err(NotReady::Stopped);
+        }
+        if let Some(handover) = &mut handover {
+            // A broker that is gone is noticed below.
+            if let Ok(n) = write(handover.pipe, handover.rest) {
+                handover.rest = &handover.rest[n..];
+            }
+        }
+        for (role, hello) in roles.iter_mut().zip(&mut hellos) {
+            if hello.is_none() {
+                *hello = receive(role)?;
+            }
+            if let Some(end) = role.child.ended() {
+                return Err(died(role.child, end).into());
+            }
+        }
+    }
+    Ok(hellos.into_iter().flatten().collect())
+}
+
+fn wait(roles: &[Expected], hellos: &[Option<Hello>], handover: Option<&Handover>, signals: &Signals, left: Duration) {
+    let mut fds = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+    for (role, hello) in roles.iter().zip(hellos) {
+        fds.push(PollFd::new(role.child.as_fd(), PollFlags::POLLIN));
+        if hello.is_none() {
+            fds.push(PollFd::new(role.channel.as_fd(), PollFlags::POLLIN));
+        }
+    }
+    if let Some(handover) = handover.filter(|h| !h.rest.is_empty()) {
+        fds.push(PollFd::new(handover.pipe.as_fd(), PollFlags::POLLOUT));
+    }
+    let timeout = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+    let _ = poll(&mut fds, timeout);
+}
+
+/// The role's hello, if it has arrived. A descriptor sent along is dropped by the kernel: recv(2) takes none.
+fn receive(role: &Expected) -> Result<Option<Hello>, Fault> {
+    // One byte more than a hello: a longer packet must not pass for one.
+    let mut frame = [0; hello::LEN + 1];
+    match recv(role.channel.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT) {
+        Err(Errno::EAGAIN) => Ok(None),
+        // Its end is closed: how it ended is told by its process.
+        Ok(0) | Err(_) => Ok(None),
+        Ok(n) => match Hello::decode(&frame[..n]) {
+            Some(hello) if hello.role == role.role => Ok(Some(hello)),
+            _ => Err(Fault::new(format!(
+                "{} did not introduce itself as this version's: install all binaries from one build",
+                role.child.name()
+            ))),
+        },
+    }
+}
+
+/// What the operator should look at, by the exit codes that the roles document.
+fn died(child: &Child, end: End) -> Fault {
+    let advice = match end {
+        End::Code(64) => "its binary is of another version or build: install all from one",
+        End::Code(65) => "its source holds no valid key: an nsec1…, 64 hex digits or 32 raw bytes are expected",
+        End::Code(66) => "the key could not be read from its source",
+        End::Code(70) => "a mandatory step of its confinement failed",
+        _ => "see what it printed",
+    };
+    Fault::new(format!("{} ended before it was ready ({end}): {advice}", child.name()))
+}

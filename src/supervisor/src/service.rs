@@ -1,0 +1,177 @@
+//! Gates and broker: started together with fresh pairs between them, ended together.
+//!
+//! They are replaced as one, since a pair that a dead process used may hold half a message. Sockets, logs,
+//! records and key-holders stay.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, socketpair};
+use nix::unistd::pipe2;
+use nsecd_policy::control::{self, Control};
+use nsecd_policy::{Kinds, Policy};
+
+use crate::config::Account;
+use crate::fault::{Fault, OrFault};
+use crate::handover::{Files, policy};
+use crate::holders::packet_pair;
+use crate::logging::syslog_for_broker;
+use crate::ready::{Expected, Handover, NotReady, hellos};
+use crate::setup::Setup;
+use crate::spawn::{Child, Start};
+
+/// How long a gate may take to notice that its broker is gone.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// A broker and the gates it asks.
+pub struct Service {
+    /// The broker's process.
+    pub broker: Child,
+    /// The gates' processes, in the order of the accounts.
+    pub gates: Vec<Child>,
+    /// Control frames to and from the broker.
+    pub control: OwnedFd,
+    /// Whether the broker has served a request.
+    pub served: bool,
+    /// Optional lock steps that are missing: the broker's, then each gate's.
+    pub missing: Vec<u64>,
+    /// Open as long as the broker lives, for policies to come.
+    _policy: OwnedFd,
+}
+
+/// What the broker sent.
+pub enum Frame {
+    /// A control frame.
+    Control(Control),
+    /// Nothing more at the moment.
+    Nothing,
+    /// Anything else: it is not to be trusted any longer.
+    Broken,
+}
+
+impl Service {
+    /// Starts all gates and the broker, and waits until each is locked.
+    ///
+    /// # Errors
+    /// One could not start; all that had been started are gone again.
+    pub fn start(setup: &Setup) -> Result<Service, NotReady> {
+        let mut gates = Vec::new();
+        let mut gate_ends = Vec::new();
+        for index in 0..setup.config.accounts.len() {
+            let (end, ours) = stream_pair()?;
+            let (channel, theirs) = packet_pair()?;
+            gates.push((gate(setup, index, &ours, &theirs)?, channel));
+            gate_ends.push(end);
+        }
+        let (control, theirs) = packet_pair()?;
+        let (policy_end, policy_pipe) = pipe2(OFlag::O_CLOEXEC).or_fault(|| "making the policy pipe".into())?;
+        set_nonblocking(&policy_pipe)?;
+        let syslog = syslog_for_broker();
+        let files = Files {
+            control: theirs.as_fd(),
+            policy: policy_end.as_fd(),
+            syslog: syslog.as_ref().map(AsFd::as_fd),
+            gates: gate_ends.iter().map(AsFd::as_fd).collect(),
+        };
+        let (fds, policy) = policy(setup, &files);
+        let message = encode(&policy)?;
+        let mut broker = Child::start(Start {
+            name: "the broker".into(),
+            program: "nsecd-broker",
+            image: setup.images.broker.as_fd(),
+            ids: setup.ids.broker,
+            arguments: vec![],
+            fds,
+        })?;
+        // The broker's and the gates' ends are theirs alone from here on: an end that we kept would hide a death.
+        drop((theirs, policy_end, gate_ends));
+        let mut expected = vec![Expected { child: &mut broker, channel: &control, role: b'B' }];
+        expected.extend(gates.iter_mut().map(|(child, channel)| Expected { child, channel, role: b'G' }));
+        let handover = Handover { pipe: &policy_pipe, rest: &message };
+        let hellos = hellos(&mut expected, Some(handover), &setup.signals)?;
+        Ok(Service {
+            broker,
+            gates: gates.into_iter().map(|(child, _)| child).collect(),
+            control,
+            served: false,
+            missing: hellos.iter().map(|h| h.missing).collect(),
+            _policy: policy_pipe,
+        })
+    }
+
+    /// The next frame from the broker. A descriptor sent along is dropped by the kernel: recv(2) takes none.
+    pub fn receive(&self) -> Frame {
+        let mut frame = [0; control::LEN + 1];
+        match recv(self.control.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT) {
+            Ok(n) => Control::decode(&frame[..n]).map_or(Frame::Broken, Frame::Control),
+            Err(nix::errno::Errno::EAGAIN) => Frame::Nothing,
+            Err(_) => Frame::Broken,
+        }
+    }
+
+    /// Sends a frame, with a descriptor if one belongs to it; false if the broker does not take it at once.
+    pub fn send(&self, frame: Control, fd: Option<BorrowedFd>) -> bool {
+        let bytes = frame.encode();
+        let raw = fd.map(|fd| [fd.as_raw_fd()]);
+        let rights: Vec<ControlMessage> = raw.iter().map(|fd| ControlMessage::ScmRights(fd)).collect();
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        let parts = [std::io::IoSlice::new(&bytes)];
+        sendmsg::<()>(self.control.as_raw_fd(), &parts, &rights, flags, None) == Ok(bytes.len())
+    }
+
+    /// Ends broker and gates.
+    pub fn stop(mut self) {
+        self.broker.kill();
+        // With its broker gone a gate finishes what it holds and leaves.
+        for gate in &mut self.gates {
+            gate.wait(FAREWELL);
+            gate.kill();
+        }
+    }
+}
+
+fn gate(setup: &Setup, index: usize, broker: &OwnedFd, channel: &OwnedFd) -> Result<Child, Fault> {
+    let account = &setup.config.accounts[index];
+    let holder = &setup.holders[index];
+    let mut fds = setup.standard.triple();
+    fds.extend([holder.channel.as_fd(), broker.as_fd(), channel.as_fd(), setup.records[index].as_fd()]);
+    Child::start(Start {
+        name: format!("the gate of account {}", account.name),
+        program: "nsecd-gate",
+        image: setup.images.gate.as_fd(),
+        ids: setup.ids.gates[index],
+        arguments: gate_arguments(account, &holder.public_key, setup.config.holder.record),
+        fds,
+    })
+}
+
+/// Public key, kinds, created_at, ceiling, record: as `nsecd_gate` reads them.
+fn gate_arguments(account: &Account, public_key: &str, record: bool) -> Vec<String> {
+    let kinds = match &account.kinds {
+        Kinds::Any => "any".into(),
+        Kinds::List(list) => list.iter().map(u16::to_string).collect::<Vec<_>>().join(","),
+    };
+    let created_at = account.created_at.map_or("any".into(), |(lo, hi)| format!("{lo},{hi}"));
+    let ceiling = account.ceiling.as_ref().map_or("none".into(), |c| format!("{},{},{}", c.burst, c.tokens, c.seconds));
+    vec![public_key.into(), kinds, created_at, ceiling, u8::from(record).to_string()]
+}
+
+/// The broker's end, non-blocking, and the gate's.
+fn stream_pair() -> Result<(OwnedFd, OwnedFd), Fault> {
+    let (broker, gate) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
+        .or_fault(|| "making a socket pair".into())?;
+    set_nonblocking(&broker)?;
+    Ok((broker, gate))
+}
+
+fn set_nonblocking(fd: &OwnedFd) -> Result<(), Fault> {
+    fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map(drop).or_fault(|| "setting O_NONBLOCK".into())
+}
+
+/// Length (u32, big-endian) ‖ JSON.
+fn encode(policy: &Policy) -> Result<Vec<u8>, Fault> {
+    let json = serde_json::to_vec(policy).or_fault(|| "writing the policy".into())?;
+    let length = u32::try_from(json.len()).or_fault(|| "writing the policy".into())?;
+    Ok([&length.to_be_bytes()[..], &json].concat())
+}

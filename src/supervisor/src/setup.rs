@@ -1,0 +1,157 @@
+//! What the supervisor opens once at start and keeps, whatever happens to broker and gates.
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::OFlag;
+use nix::unistd::{Gid, Uid, fchown};
+
+use crate::activation::Given;
+use crate::alertlog::AlertLog;
+use crate::config::Config;
+use crate::fault::{Fault, OrFault};
+use crate::holders::{Holder, Standard};
+use crate::images::Images;
+use crate::listeners::{Access, Listener};
+use crate::lockfile::Lock;
+use crate::securefs::{Dir, Want};
+use crate::signals::Signals;
+use crate::uids::{DYNAMIC, Ids, Roles};
+
+/// Everything that outlives broker and gates. Fields are dropped in this order: processes before their files,
+/// sockets before the state's lock.
+pub struct Setup {
+    /// One for each account.
+    pub holders: Vec<Holder>,
+    /// One for each configured socket.
+    pub listeners: Vec<Listener>,
+    /// One for each configured socket.
+    pub alert_logs: Vec<AlertLog>,
+    /// One for each account, written by its gate.
+    pub records: Vec<File>,
+    /// The role binaries.
+    pub images: Images,
+    /// The roles' uids.
+    pub ids: Roles,
+    /// Descriptors 0 to 2 of the roles.
+    pub standard: Standard,
+    /// SIGTERM and the like.
+    pub signals: Signals,
+    /// What the operator configured.
+    pub config: Box<Config>,
+    /// The state directory, ours alone.
+    pub _state: State,
+}
+
+/// The state directory and its lock. Dropped, an ephemeral one is removed.
+pub struct State {
+    dir: Dir,
+    lock: Option<Lock>,
+    remove: Option<PathBuf>,
+}
+
+impl State {
+    /// Opens or makes the directory and locks it: two nsecds on one record would double an account's ceiling.
+    ///
+    /// # Errors
+    /// Another nsecd uses it; an ephemeral one exists already; others can write in it.
+    pub fn open(path: &Path, ephemeral: bool) -> Result<State, Fault> {
+        let dir = Dir::open_or_create(path, 0o700)?;
+        if ephemeral && !dir.is_new() {
+            return Err(Fault::new(format!("{} exists already: remove it, or give --state-dir", path.display())));
+        }
+        let remove = ephemeral.then(|| path.to_owned());
+        let mut state = State { dir, lock: None, remove };
+        state.lock = Lock::take(&state.dir, OsStr::new("lock"))?;
+        match state.lock {
+            Some(_) => Ok(state),
+            None => Err(Fault::new(format!(
+                "another nsecd uses the state directory {}: stop it first, or give --state-dir",
+                path.display()
+            ))),
+        }
+    }
+
+    /// Opens or makes an account's record, and gives it to its gate's uid.
+    ///
+    /// # Errors
+    /// As [`Dir::file`].
+    pub fn record(&self, account: &str, gate: Option<Ids>) -> Result<File, Fault> {
+        let name = format!("{account}.record");
+        // Where only root can make files, an owner of the dynamic range is an earlier run's gate.
+        let owner: fn(u32) -> bool = if gate.is_some() { role_uid } else { |_| false };
+        let want = Want { flags: OFlag::O_RDWR, mode: 0o600, owner };
+        let file = self.dir.file(OsStr::new(&name), &want)?;
+        if let Some(ids) = gate {
+            let (uid, gid) = (Some(Uid::from_raw(ids.uid)), Some(Gid::from_raw(ids.gid)));
+            fchown(&file, uid, gid).or_fault(|| format!("giving {name} to uid {}, its gate's", ids.uid))?;
+        }
+        Ok(file)
+    }
+}
+
+/// Whether a gate may have had that uid.
+fn role_uid(uid: u32) -> bool {
+    let user = nix::unistd::User::from_name("nsecd-gate").ok().flatten();
+    DYNAMIC.contains(&uid) || user.is_some_and(|u| u.uid.as_raw() == uid)
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        match (&self.remove, self.lock.take()) {
+            // It holds the record and logs of a key that no longer exists.
+            (Some(path), _) => {
+                if let Err(e) = std::fs::remove_dir_all(path) {
+                    log::warn!("removing {}: {e}", path.display());
+                }
+            }
+            (None, Some(lock)) => lock.remove(&self.dir),
+            (None, None) => {}
+        }
+    }
+}
+
+/// Binds every agent socket, or takes systemd's.
+pub fn listeners(config: &Config, given: &Given) -> Result<Vec<Listener>, Fault> {
+    if !given.is_empty() {
+        let paths: Vec<&Path> = config.sockets.iter().map(|s| s.path.as_path()).collect();
+        return given.take(&paths);
+    }
+    let bind = |s: &crate::config::Socket| {
+        let access = Access::resolve(s.mode, s.owner.as_deref(), s.group.as_deref())
+            .map_err(|why| Fault::new(format!("socket {}: {why}", s.path.display())))?;
+        Listener::bind(&s.path, access)
+    };
+    config.sockets.iter().map(bind).collect()
+}
+
+/// Opens every socket's alert log.
+pub fn alert_logs(config: &Config) -> Result<Vec<AlertLog>, Fault> {
+    let open = |s: &crate::config::Socket| {
+        let access = Access::resolve(s.mode, s.owner.as_deref(), s.group.as_deref())?;
+        AlertLog::open(&s.alert_log, access.readers())
+    };
+    config.sockets.iter().map(open).collect()
+}
+
+/// Opens every account's record.
+pub fn records(config: &Config, state: &State, ids: &Roles) -> Result<Vec<File>, Fault> {
+    config.accounts.iter().zip(&ids.gates).map(|(account, gate)| state.record(&account.name, *gate)).collect()
+}
+
+/// Refuses one file in two roles, e.g. an alert log of two sockets, which would rotate it under each other.
+pub fn distinct(config: &Config, alert_logs: &[AlertLog], records: &[File]) -> Result<(), Fault> {
+    let logs = config.sockets.iter().zip(alert_logs).map(|(s, l)| (l.file(), s.alert_log.display().to_string()));
+    let records = config.accounts.iter().zip(records).map(|(a, r)| (r, format!("{}.record", a.name)));
+    let mut seen = HashSet::new();
+    for (file, name) in logs.chain(records) {
+        let meta = file.metadata().or_fault(|| format!("looking at {name}"))?;
+        if !seen.insert((meta.dev(), meta.ino())) {
+            return Err(Fault::new(format!("{name} is in use twice: each socket and account needs a file of its own")));
+        }
+    }
+    Ok(())
+}

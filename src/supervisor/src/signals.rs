@@ -1,0 +1,43 @@
+//! Signals as events: blocked for the whole process and read from a descriptor, so no handler ever runs.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use crate::fault::{Fault, OrFault};
+
+/// SIGTERM, SIGINT and SIGHUP.
+pub struct Signals(SignalFd);
+
+impl Signals {
+    /// Blocks the three and opens the descriptor.
+    pub fn block() -> Result<Signals, Fault> {
+        let set = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
+        set.thread_block().or_fault(|| "blocking signals".into())?;
+        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+        SignalFd::with_flags(&set, flags).map(Signals).or_fault(|| "opening a signalfd".into())
+    }
+
+    /// Whether the operator has asked nsecd to stop since the last call.
+    pub fn stop_asked(&self) -> bool {
+        let mut stop = false;
+        while let Ok(Some(signal)) = self.0.read_signal() {
+            match Signal::try_from(signal.ssi_signo as i32) {
+                Ok(Signal::SIGHUP) => log::info!("SIGHUP ignored: restart nsecd to change its configuration"),
+                Ok(signal) => {
+                    log::info!("{signal}: stopping");
+                    stop = true;
+                }
+                Err(_) => {}
+            }
+        }
+        stop
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

@@ -1,0 +1,122 @@
+//! The start-up, in order. [`run`] reads as the list of what happens.
+
+use std::process::ExitCode;
+
+use nix::unistd::{getegid, geteuid};
+
+use crate::activation::Given;
+use crate::config::{self, Command, Config, Ids, Source};
+use crate::environment::Environment;
+use crate::fault::Fault;
+use crate::harden::harden;
+use crate::holders::{self, Standard};
+use crate::images::Images;
+use crate::keysource::KeySource;
+use crate::notify::Notify;
+use crate::output::offer;
+use crate::ready::NotReady;
+use crate::service::Service;
+use crate::setup::{self, Setup, State};
+use crate::signals::Signals;
+use crate::uids::Roles;
+use crate::{banner, life, logging};
+
+/// Exit code: the command line or the configuration is wrong.
+const USAGE: u8 = 2;
+
+/// nsecd's main.
+pub fn main() -> ExitCode {
+    let environment = Environment::from_process();
+    let ids = Ids { uid: geteuid().as_raw(), gid: getegid().as_raw() };
+    let config = match config::from_command_line(std::env::args_os().skip(1).collect(), &environment, ids) {
+        Ok(Command::Run(config)) => config,
+        Ok(Command::Exit(code)) => return ExitCode::from(u8::try_from(code).unwrap_or(1)),
+        Err(why) => {
+            offer(std::io::stderr(), format!("nsecd: {why}\n").as_bytes());
+            return ExitCode::from(USAGE);
+        }
+    };
+    logging::start_early();
+    match run(config, &environment) {
+        Ok(()) | Err(NotReady::Stopped) => {
+            log::info!("stopped");
+            ExitCode::SUCCESS
+        }
+        Err(NotReady::Failed(why)) => {
+            log::error!("{why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(config: Box<Config>, environment: &Environment) -> Result<(), NotReady> {
+    let given = Given::read(environment)?;
+    harden(&[given.descriptors(), key_descriptors(&config)?].concat())?;
+    logging::start();
+    let signals = Signals::block()?;
+    let mut notify = Notify::open(environment)?;
+
+    // Everything that needs a path, before any role exists.
+    let images = Images::open()?;
+    let standard = Standard::open()?;
+    let ids = Roles::assign(config.accounts.len(), geteuid().is_root())?;
+    let state = State::open(&config.state.dir, config.ephemeral)?;
+    let listeners = setup::listeners(&config, &given)?;
+    let alert_logs = setup::alert_logs(&config)?;
+    let records = setup::records(&config, &state, &ids)?;
+    setup::distinct(&config, &alert_logs, &records)?;
+    let credentials = environment.credentials_directory.as_deref();
+    let sources = config.accounts.iter().map(|a| KeySource::open(a, credentials)).collect::<Result<Vec<_>, Fault>>()?;
+
+    // The key-holders read their keys and lock themselves; then gates and broker.
+    let holders = holders::start(&config, sources, &images, &ids, &standard, &signals)?;
+    let mut setup =
+        Setup { holders, listeners, alert_logs, records, images, ids, standard, signals, config, _state: state };
+    let service = Service::start(&setup)?;
+
+    // Every role is locked: ready.
+    announce(&setup, &service, &notify);
+    let result = life::run(&mut setup, service, &mut notify);
+    notify.tell("STOPPING=1");
+    holders::stop(std::mem::take(&mut setup.holders));
+    Ok(result?)
+}
+
+/// Descriptors that hold keys. 1 and 2 are in use, and one descriptor holds one key.
+fn key_descriptors(config: &Config) -> Result<Vec<i32>, Fault> {
+    let mut fds = Vec::new();
+    for source in config.accounts.iter().flat_map(|a| &a.source) {
+        if let Source::Fd(fd) = source {
+            if matches!(fd, 1 | 2) || *fd < 0 || fds.contains(fd) {
+                return Err(Fault::new(format!("fd:{fd} cannot be a key source, or not of two accounts")));
+            }
+            fds.push(*fd);
+        }
+    }
+    Ok(fds)
+}
+
+fn announce(setup: &Setup, service: &Service, notify: &Notify) {
+    for note in &setup.config.notes {
+        log::warn!("{note}");
+    }
+    for missing in banner::missing(setup, service) {
+        log::warn!("optional confinement missing {missing}");
+    }
+    if !setup.config.holder.record {
+        log::warn!(
+            "record = false: signatures leave no record, and a restart refills the ceiling; for load tests only"
+        );
+    }
+    for (account, holder) in setup.config.accounts.iter().zip(&setup.holders) {
+        log::info!("account {}: public key {}", account.name, holder.public_key);
+    }
+    for listener in &setup.listeners {
+        log::info!("serving {}", listener.path.display());
+    }
+    if notify.is_connected() {
+        notify.tell("READY=1\nSTATUS=serving");
+    } else {
+        offer(std::io::stdout(), banner::text(setup, service).as_bytes());
+    }
+}

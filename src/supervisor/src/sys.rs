@@ -1,0 +1,154 @@
+//! The supervisor's only unsafe code: fork and exec, and taking descriptors that were inherited by number.
+//!
+//! Must never run in a process with a second thread (fork would copy its locks) once the supervisor is up,
+//! and the child must neither allocate nor return: it executes a role or leaves with _exit.
+
+#![allow(unsafe_code)]
+
+use std::ffi::{CString, c_char, c_int};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+use nix::fcntl::OFlag;
+use nix::sys::wait::waitpid;
+use nix::unistd::{Pid, pipe2};
+
+/// Forks and executes the program behind `image` with `argv`, an empty environment, in a session of its own,
+/// every signal at its default and none blocked. The n-th of `fds` is the child's descriptor n; it gets no other.
+///
+/// # Errors
+/// What pipe2, fork, or a step of the child answered; a child that could not execute has been reaped.
+pub fn fork_exec(image: BorrowedFd, argv: &[CString], fds: &[BorrowedFd]) -> io::Result<Pid> {
+    let (report, report_end) = pipe2(OFlag::O_CLOEXEC)?;
+    // All the child's memory is laid out before the fork.
+    let mut pointers: Vec<*const c_char> = argv.iter().map(|a| a.as_ptr()).collect();
+    pointers.push(ptr::null());
+    let mut raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+
+    // SAFETY: the supervisor has one thread, so no lock is held by a thread that the child lacks; the child
+    // calls only `child`, which makes async-signal-safe calls on memory laid out above and never returns.
+    let pid = unsafe { libc::fork() };
+    match pid {
+        -1 => return Err(io::Error::last_os_error()),
+        0 => child(image.as_raw_fd(), &pointers, &mut raw, report_end.as_raw_fd()),
+        _ => {}
+    }
+    drop(report_end);
+    let mut errno = [0; 4];
+    match io::Read::read_exact(&mut std::fs::File::from(report), &mut errno) {
+        Ok(()) => {
+            let _ = waitpid(Pid::from_raw(pid), None);
+            Err(io::Error::from_raw_os_error(i32::from_ne_bytes(errno)))
+        }
+        // The close-on-exec end is gone without a word: the role is running.
+        Err(_) => Ok(Pid::from_raw(pid)),
+    }
+}
+
+/// The child between fork and exec. `argv` ends with a null pointer.
+fn child(image: RawFd, argv: &[*const c_char], fds: &mut [RawFd], report: RawFd) -> ! {
+    let count = fds.len() as c_int;
+    let failed = |report: RawFd| -> ! {
+        let errno = io::Error::last_os_error().raw_os_error().unwrap_or(0).to_ne_bytes();
+        // SAFETY: `errno` is 4 readable bytes; _exit ends the child without running the parent's exit handlers
+        // or destructors, which would remove the parent's sockets.
+        unsafe {
+            libc::write(report, errno.as_ptr().cast(), errno.len());
+            libc::_exit(127)
+        }
+    };
+    // SAFETY: every call below takes plain numbers or pointers to memory that the parent laid out before the
+    // fork (`argv` is null-terminated, `none` is a null pointer: an empty environment; a zeroed sigaction is
+    // SIG_DFL with no flags and an empty mask). Descriptors are overwritten on purpose: this is the child's own
+    // table, whose Rust owners live in the parent's memory and are never dropped here.
+    unsafe {
+        // First above every target, so that no dup2 overwrites a source that is still needed.
+        for fd in fds.iter_mut() {
+            *fd = libc::fcntl(*fd, libc::F_DUPFD_CLOEXEC, count);
+            if *fd < 0 {
+                failed(report);
+            }
+        }
+        let image = libc::fcntl(image, libc::F_DUPFD_CLOEXEC, count);
+        let high = libc::fcntl(report, libc::F_DUPFD_CLOEXEC, count);
+        if image < 0 || high < 0 {
+            failed(report);
+        }
+        let report = high;
+        for (target, fd) in fds.iter().enumerate() {
+            if libc::dup2(*fd, target as c_int) < 0 {
+                failed(report);
+            }
+        }
+        if libc::close_range(count as u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC as c_int) < 0 || libc::setsid() < 0 {
+            failed(report);
+        }
+        // Ignored signals stay ignored over an exec: Rust's runtime ignores SIGPIPE, a parent may others.
+        let default: libc::sigaction = std::mem::zeroed();
+        for signal in 1..=64 {
+            libc::sigaction(signal, &default, ptr::null_mut());
+        }
+        let mut mask: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut mask);
+        libc::sigprocmask(libc::SIG_SETMASK, &mask, ptr::null_mut());
+        let none: [*const c_char; 1] = [ptr::null()];
+        libc::syscall(libc::SYS_execveat, image, c"".as_ptr(), argv.as_ptr(), none.as_ptr(), libc::AT_EMPTY_PATH);
+    }
+    failed(report)
+}
+
+/// A descriptor that becomes readable when the child ends. `pid` must be a child not yet reaped, so that the
+/// number cannot have passed to another process.
+pub fn pidfd_open(pid: Pid) -> io::Result<OwnedFd> {
+    // SAFETY: takes two numbers; a non-negative answer is a new descriptor that nothing else owns.
+    unsafe {
+        match libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) {
+            -1 => Err(io::Error::last_os_error()),
+            fd => Ok(OwnedFd::from_raw_fd(fd as RawFd)),
+        }
+    }
+}
+
+/// Closes every descriptor above 2 that is not in `keep`, and marks the kept ones close-on-exec. Called once,
+/// before the supervisor opens anything of its own.
+pub fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
+    let mut keep: Vec<u32> = keep.iter().filter(|&&fd| fd > 2).map(|&fd| fd as u32).collect();
+    keep.sort_unstable();
+    keep.dedup();
+    let mut from = 3;
+    for fd in keep.iter().copied().chain([u32::MAX]) {
+        // SAFETY: plain numbers. Nothing in this process owns a descriptor above 2 yet: the caller's promise.
+        if from < fd && unsafe { libc::close_range(from, fd - 1, 0) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        from = fd.saturating_add(1);
+    }
+    for fd in keep {
+        // SAFETY: sets a flag on a number; a number that is not open answers EBADF, found again by `inherited`.
+        unsafe { libc::fcntl(fd as c_int, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+    Ok(())
+}
+
+/// Takes the inherited descriptor `fd`. Standard input is duplicated and replaced by /dev/null, so that no later
+/// file takes its number.
+///
+/// # Errors
+/// EBADF if nothing is open there; the descriptor may be taken once only, which the caller sees to.
+pub fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: a duplicate is a new descriptor that nothing else owns; fcntl with a number that is not open fails.
+    let taken = unsafe {
+        match libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) {
+            -1 => return Err(io::Error::last_os_error()),
+            new => OwnedFd::from_raw_fd(new),
+        }
+    };
+    if fd == 0 {
+        nix::unistd::dup2_stdin(std::fs::File::open("/dev/null")?)?;
+    } else if fd > 2 {
+        // SAFETY: `fd` was inherited by number and kept by `close_all_but`; no Rust value owns that number.
+        unsafe { libc::close(fd) };
+    }
+    Ok(taken)
+}

@@ -1,0 +1,160 @@
+//! A uid of its own for each role, when nsecd starts as root.
+//!
+//! The package's system users if they exist; else, for a first try, free uids of the range that systemd keeps
+//! for dynamic users. Must never pick a uid that a user, a service or a process has.
+
+use std::collections::HashSet;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
+use nix::unistd::{Gid, Group, Uid, User};
+
+use crate::fault::{Fault, OrFault};
+
+/// systemd's dynamic users (systemd.exec(5), "DynamicUser="; UIDS-GIDS.md).
+pub const DYNAMIC: std::ops::RangeInclusive<u32> = 61184..=65519;
+
+/// What a role changes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ids {
+    /// Uid, all four of them.
+    pub uid: u32,
+    /// Gid, all four of them, and no supplementary groups.
+    pub gid: u32,
+}
+
+/// The ids of every role; `None` throughout: as the user who started nsecd.
+#[derive(Debug, Default)]
+pub struct Roles {
+    /// One for each account's key-holder.
+    pub holders: Vec<Option<Ids>>,
+    /// One for each account's gate.
+    pub gates: Vec<Option<Ids>>,
+    /// The broker's.
+    pub broker: Option<Ids>,
+    /// Held while the uids are in use, so that a second nsecd takes others.
+    _reserved: Vec<OwnedFd>,
+}
+
+impl Roles {
+    /// Finds a uid for each role of `accounts` accounts, and says so in the log.
+    ///
+    /// # Errors
+    /// No free uid is left, or /proc cannot be read.
+    pub fn assign(accounts: usize, root: bool) -> Result<Roles, Fault> {
+        let nobody = vec![None; accounts];
+        let mut roles = Roles { holders: nobody.clone(), gates: nobody, broker: None, _reserved: Vec::new() };
+        if !root {
+            return Ok(roles);
+        }
+        let mut free = Free { used: running()?, next: *DYNAMIC.start(), reserved: Vec::new() };
+        let broker = system_user("nsecd-broker");
+        for (role, slots) in [("nsecd-keyholder", &mut roles.holders), ("nsecd-gate", &mut roles.gates)] {
+            let user = system_user(role);
+            for slot in slots.iter_mut() {
+                *slot = Some(user.map_or_else(|| free.take(role), Ok)?);
+            }
+        }
+        roles.broker = Some(broker.map_or_else(|| free.take("nsecd-broker"), Ok)?);
+        roles._reserved = free.reserved;
+        Ok(roles)
+    }
+}
+
+/// The system user of that name, unless it is root by mistake.
+fn system_user(name: &str) -> Option<Ids> {
+    let user = User::from_name(name).ok().flatten()?;
+    let ids = Ids { uid: user.uid.as_raw(), gid: user.gid.as_raw() };
+    (ids.uid != 0 && ids.gid != 0).then_some(ids)
+}
+
+struct Free {
+    used: HashSet<u32>,
+    next: u32,
+    reserved: Vec<OwnedFd>,
+}
+
+impl Free {
+    fn take(&mut self, role: &str) -> Result<Ids, Fault> {
+        while DYNAMIC.contains(&self.next) {
+            let id = self.next;
+            self.next += 1;
+            let known = User::from_uid(Uid::from_raw(id)).map_or(true, |u| u.is_some())
+                || Group::from_gid(Gid::from_raw(id)).map_or(true, |g| g.is_some())
+                || std::path::Path::new(&format!("/run/systemd/dynamic-uid/{id}")).exists();
+            if known || self.used.contains(&id) {
+                continue;
+            }
+            if let Some(socket) = reserve(id)? {
+                log::info!("there is no system user {role}: it runs as uid {id}, free for now");
+                self.reserved.push(socket);
+                return Ok(Ids { uid: id, gid: id });
+            }
+        }
+        Err(Fault::new(format!(
+            "no free uid in {}..{} for {role}: create the system users nsecd-keyholder, nsecd-gate and nsecd-broker",
+            DYNAMIC.start(),
+            DYNAMIC.end()
+        )))
+    }
+}
+
+/// Holds `id` against other nsecds of this network namespace; `None` if one has it.
+fn reserve(id: u32) -> Result<Option<OwnedFd>, Fault> {
+    let what = || format!("reserving uid {id}");
+    let fd = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).or_fault(what)?;
+    let address = UnixAddr::new_abstract(format!("nsecd-uid-{id}").as_bytes()).or_fault(what)?;
+    match bind(fd.as_raw_fd(), &address) {
+        Ok(()) => Ok(Some(fd)),
+        Err(nix::errno::Errno::EADDRINUSE) => Ok(None),
+        Err(e) => Err(e).or_fault(what),
+    }
+}
+
+/// Every uid and gid that a running process has in any of its four.
+fn running() -> Result<HashSet<u32>, Fault> {
+    let mut used = HashSet::new();
+    for entry in std::fs::read_dir("/proc").or_fault(|| "reading /proc".into())?.flatten() {
+        // Processes come and go while we look.
+        let Ok(status) = std::fs::read_to_string(entry.path().join("status")) else { continue };
+        for line in status.lines().filter(|l| l.starts_with("Uid:") || l.starts_with("Gid:")) {
+            used.extend(line.split_whitespace().skip(1).filter_map(|id| id.parse::<u32>().ok()));
+        }
+    }
+    Ok(used)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ordinary_user_keeps_its_uid() {
+        let roles = Roles::assign(2, false).unwrap();
+        assert_eq!((roles.holders, roles.gates, roles.broker), (vec![None; 2], vec![None; 2], None));
+    }
+
+    #[test]
+    fn roles_of_root_never_share_a_uid_nor_take_one_in_use() {
+        let first = Roles::assign(2, true).unwrap();
+        let second = Roles::assign(1, true).unwrap();
+        let mut all: Vec<Ids> = [&first, &second]
+            .iter()
+            .flat_map(|r| r.holders.iter().chain(&r.gates).chain([&r.broker]).map(|i| i.unwrap()))
+            .filter(|ids| DYNAMIC.contains(&ids.uid))
+            .collect();
+        let count = all.len();
+        all.sort_by_key(|i| i.uid);
+        all.dedup();
+        assert_eq!(all.len(), count);
+        assert!(all.iter().all(|i| i.uid == i.gid));
+        let again = running().unwrap();
+        assert!(all.iter().all(|i| !again.contains(&i.uid)));
+    }
+
+    #[test]
+    fn an_exhausted_range_is_an_error() {
+        let mut free = Free { used: DYNAMIC.collect(), next: *DYNAMIC.start(), reserved: Vec::new() };
+        assert!(free.take("nsecd-gate").unwrap_err().to_string().contains("no free uid"));
+    }
+}
