@@ -33,6 +33,8 @@ mod signals;
 mod spawn;
 mod start;
 mod sys;
+#[cfg(test)]
+mod tests;
 mod uids;
 
 pub use start::main;

@@ -207,7 +207,11 @@ fn single(name: &OsStr) -> Result<(), Fault> {
 }
 
 fn open_in(dir: &OwnedFd, name: &OsStr, flags: OFlag, mode: u32) -> nix::Result<OwnedFd> {
-    let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
+    let mut flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    if !flags.contains(OFlag::O_PATH) {
+        // openat2(2) refuses flags that mean nothing to O_PATH.
+        flags |= OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    }
     let how = OpenHow::new()
         .flags(flags)
         .mode(Mode::from_bits_truncate(mode))
