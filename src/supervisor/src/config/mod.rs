@@ -1,0 +1,233 @@
+//! The configuration: command line, TOML file and environment become one [`Config`] with nothing left to decide. Opens
+//! only the config file, creates nothing, and never reads a key.
+//!
+//! Forward only: `cli`, `file` → `tree` → `raw` (what was written) → `resolve` with `accounts`, `sockets`, `limits`,
+//! `profiles`, `defaults` (what holds) → [`Config`] → `print`.
+
+mod accounts;
+pub(crate) mod defaults;
+pub(crate) mod error;
+mod file;
+mod limits;
+mod print;
+pub(crate) mod profiles;
+mod raw;
+mod resolve;
+pub(crate) mod secrets;
+mod sockets;
+pub(crate) mod source;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests;
+mod tree;
+mod units;
+pub(crate) mod values;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+
+use nsecd_policy::{Bind, Kinds, Limits, Method};
+
+pub use error::Error;
+pub use source::Source;
+
+use crate::cli::{self, Action, Cli};
+use crate::environment::Environment;
+use defaults::{Host, System};
+use profiles::Profile;
+use raw::RawFile;
+
+/// What nsecd runs with. Paths are absolute, durations in seconds, sizes in bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The accounts that the sockets use, the default one first.
+    pub accounts: Vec<Account>,
+    /// The agent sockets, in the file's order; at least one.
+    pub sockets: Vec<Socket>,
+    /// How key-holder and gate run.
+    pub holder: Holder,
+    /// Where records and logs lie.
+    pub state: State,
+    /// The admin directory.
+    pub admin_dir: PathBuf,
+    /// The state directory is this process's own, `nsecd-ephemeral-PID`: made at the start, removed at exit.
+    pub ephemeral: bool,
+    /// The account that an absent, empty or `default` account parameter means. Not in `accounts` if no socket uses it.
+    pub default_account: String,
+    /// What the operator should be told once: settings without effect and the like.
+    pub notes: Vec<String>,
+}
+
+/// One key and its hard ceiling, which the gate enforces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// Name on the wire: letters, digits, `-`, `_`, `.`; fit to be part of a file name.
+    pub name: String,
+    /// Where the key is, tried in order; several only for `auto`.
+    pub source: Vec<Source>,
+    /// Unlink a keyring key once it is loaded.
+    pub consume: bool,
+    /// Kinds that may be signed.
+    pub kinds: Kinds,
+    /// How fast; `None`: unlimited.
+    pub ceiling: Option<Ceiling>,
+    /// Seconds before and after now that created_at may lie; `None`: any.
+    pub created_at: Option<(i64, i64)>,
+}
+
+/// A token bucket: `burst` signatures at once, and `tokens` more every `seconds`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ceiling {
+    /// Signatures that a full bucket holds; at least 1.
+    pub burst: u32,
+    /// Signatures regained in `seconds`; at least 1.
+    pub tokens: u32,
+    /// 1, 60 or 3600.
+    pub seconds: u32,
+}
+
+/// An agent socket. The fields after `alert_log` are those of [`nsecd_policy::Socket`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Socket {
+    /// At most 107 bytes, outside the admin directory.
+    pub path: PathBuf,
+    /// Permission bits of the socket file.
+    pub mode: u32,
+    /// Name of an existing user, or a uid in digits; `None`: left as created.
+    pub owner: Option<String>,
+    /// Name of an existing group, or a gid in digits; `None`: left as created.
+    pub group: Option<String>,
+    /// Alert log; no two sockets share one.
+    pub alert_log: PathBuf,
+    /// Uids that may connect; `None`: any whom the mode lets in.
+    pub peer_uids: Option<Vec<u32>>,
+    /// The ceiling of kinds a session may hold.
+    pub kinds: Kinds,
+    /// The longest TTL of a session.
+    pub max_ttl: u64,
+    /// Kinds signed without a token; within `kinds`.
+    pub tokenless: Kinds,
+    /// Methods offered; at least one.
+    pub methods: Vec<Method>,
+    /// Names of accounts; at least one.
+    pub accounts: Vec<String>,
+    /// Who owns a session.
+    pub bind: Bind,
+    /// Seconds a rate-limited request with a token waits; 0 refuses at once.
+    pub on_limit_wait: u64,
+    /// The same without a token.
+    pub tokenless_on_limit_wait: u64,
+    /// Seconds before and after now that created_at may lie; `None`: any.
+    pub created_at: Option<(i64, i64)>,
+    /// Largest request.
+    pub max_request: usize,
+    /// Per session and per principal; `None`: unlimited.
+    pub limits: Option<Limits>,
+    /// Of the whole socket; `None`: unlimited.
+    pub total: Option<Limits>,
+    /// Sessions that a principal may start in a minute.
+    pub sessions_per_minute: u32,
+    /// Live sessions of one principal.
+    pub live_sessions: usize,
+}
+
+/// `[holder]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Refuse to start without memfd_secret(2).
+    pub require_secretmem: bool,
+    /// Keep a record; false is for load tests.
+    pub record: bool,
+}
+
+/// `[state]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// Records and, unless configured elsewhere, alert logs.
+    pub dir: PathBuf,
+    /// Bytes at which a log is rotated.
+    pub log_size: u64,
+    /// Rotated files kept.
+    pub log_keep: u32,
+}
+
+/// nsecd's own user and group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ids {
+    /// Effective uid.
+    pub uid: u32,
+    /// Effective gid.
+    pub gid: u32,
+}
+
+/// What the command line asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Serve with this configuration.
+    Run(Box<Config>),
+    /// All is said; exit with this status.
+    Exit(i32),
+}
+
+/// What the configuration depends on beside what was written.
+#[derive(Clone, Copy)]
+pub(crate) struct Context<'a> {
+    pub env: &'a Environment,
+    pub ids: Ids,
+    pub pid: u32,
+    pub host: &'a dyn Host,
+}
+
+/// What `args` (without the program's name) and `env` ask for. The answers of `--help`, `--version`, `--check` and
+/// `--print-config` go to standard output. An [`Error`] is one of usage or configuration: exit status 2.
+pub fn from_command_line(args: Vec<OsString>, env: &Environment, ids: Ids) -> Result<Command, Error> {
+    let cx = Context { env, ids, pid: std::process::id(), host: &System };
+    let mut answer = String::new();
+    let command = run(&args, &cx, &mut answer)?;
+    // Whoever closed the pipe has read what they wanted.
+    let _ = std::io::stdout().write_all(answer.as_bytes());
+    Ok(command)
+}
+
+/// [`from_command_line`], with the standard output's text in `answer`.
+fn run(args: &[OsString], cx: &Context<'_>, answer: &mut String) -> Result<Command, Error> {
+    let cli = cli::parse(args)?;
+    match cli.action {
+        Action::Help => {
+            answer.push_str(cli::HELP);
+            return Ok(Command::Exit(0));
+        }
+        Action::Version => {
+            answer.push_str(concat!("nsecd ", env!("CARGO_PKG_VERSION"), "\n"));
+            return Ok(Command::Exit(0));
+        }
+        _ => {}
+    }
+    secrets::refuse_in_environment(&cx.env.key_variables)?;
+    let config = load(&cli, cx);
+    match (&cli.action, config) {
+        (Action::Run, config) => Ok(Command::Run(Box::new(config?))),
+        (Action::PrintConfig, config) => {
+            answer.push_str(&print::toml(&config?));
+            Ok(Command::Exit(0))
+        }
+        (_, Ok(config)) => {
+            answer.push_str(&print::summary(&config));
+            Ok(Command::Exit(0))
+        }
+        (_, Err(e)) => {
+            answer.push_str(&format!("error: {e}\n"));
+            Ok(Command::Exit(1))
+        }
+    }
+}
+
+/// Reads the config file, if there is one, and resolves.
+fn load(cli: &Cli, cx: &Context<'_>) -> Result<Config, Error> {
+    let file = match &cli.config {
+        Some(path) => raw::read(&file::read(path, cx.ids.uid)?, &path.to_string_lossy())?,
+        None => RawFile::default(),
+    };
+    resolve::resolve(cli, file, cli.profile.unwrap_or(Profile::Strict), cx)
+}

@@ -1,0 +1,151 @@
+//! The configuration as text: TOML that reads back as the same configuration, and a summary for people.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use nsecd_policy::{Bind, Kinds, Limits};
+
+use super::accounts::DEFAULT;
+use super::{Account, Config, Socket, source, units, values};
+
+/// A TOML string.
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_string()).to_string()
+}
+
+/// A path as a TOML string. Paths are UTF-8: they came from TOML, or were checked on the command line.
+fn path(path: &Path) -> String {
+    quoted(&path.to_string_lossy())
+}
+
+fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
+    format!("[{}]", items.into_iter().map(|i| i.to_string()).collect::<Vec<_>>().join(", "))
+}
+
+fn kinds(kinds: &Kinds) -> String {
+    match kinds {
+        Kinds::Any => quoted("any"),
+        Kinds::List(kinds) => list(kinds),
+    }
+}
+
+fn windows(l: &Limits) -> String {
+    let window = quoted(&units::show_duration(l.burst_window));
+    format!("burst = {}, burst_window = {window}, per_minute = {}, per_hour = {}", l.burst, l.per_minute, l.per_hour)
+}
+
+fn ceiling(a: &Account) -> String {
+    a.ceiling.as_ref().map_or("none".to_string(), units::show_ceiling)
+}
+
+/// The configuration in force as a config file.
+pub fn toml(c: &Config) -> String {
+    let mut out = String::from("# The configuration in force.\n");
+    line(&mut out, "# admin directory", &path(&c.admin_dir));
+    if c.default_account != DEFAULT {
+        line(&mut out, "default_account", &quoted(&c.default_account));
+    }
+    for a in &c.accounts {
+        account(&mut out, a);
+    }
+    // Sockets without limits of their own get their limits on sessions from here.
+    if let Some(s) = c.sockets.iter().find(|s| s.limits.is_none()) {
+        out.push_str("\n[limits]\n");
+        line(&mut out, "sessions_per_minute", &s.sessions_per_minute.to_string());
+        line(&mut out, "live_sessions", &s.live_sessions.to_string());
+    }
+    out.push_str("\n[holder]\n");
+    line(&mut out, "require_secretmem", &c.holder.require_secretmem.to_string());
+    line(&mut out, "record", &c.holder.record.to_string());
+    out.push_str("\n[state]\n");
+    // The private directory of a throw-away key bears the process's number; the next one has another.
+    line(&mut out, if c.ephemeral { "# dir" } else { "dir" }, &path(&c.state.dir));
+    line(&mut out, "log_size", &quoted(&units::show_size(c.state.log_size)));
+    line(&mut out, "log_keep", &c.state.log_keep.to_string());
+    for s in &c.sockets {
+        let in_private = c.ephemeral && s.alert_log.starts_with(&c.state.dir);
+        socket(&mut out, s, if in_private { "# alert_log" } else { "alert_log" });
+    }
+    out
+}
+
+fn line(out: &mut String, key: &str, value: &str) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(out, "{key} = {value}");
+}
+
+fn account(out: &mut String, a: &Account) {
+    if a.name == DEFAULT {
+        out.push_str("\n[key]\n");
+    } else {
+        out.push_str("\n[[account]]\n");
+        line(out, "name", &quoted(&a.name));
+    }
+    line(out, "source", &quoted(&source::show(&a.source)));
+    line(out, "consume", &a.consume.to_string());
+    line(out, "kinds", &kinds(&a.kinds));
+    line(out, "ceiling", &quoted(&ceiling(a)));
+    line(out, "created_at", &quoted(&units::show_window(a.created_at)));
+}
+
+fn socket(out: &mut String, s: &Socket, alert_log: &str) {
+    out.push_str("\n[[socket]]\n");
+    line(out, "path", &path(&s.path));
+    line(out, "mode", &quoted(&format!("{:04o}", s.mode)));
+    if let Some(owner) = &s.owner {
+        line(out, "owner", &quoted(owner));
+    }
+    if let Some(group) = &s.group {
+        line(out, "group", &quoted(group));
+    }
+    if let Some(uids) = &s.peer_uids {
+        line(out, "peer_uids", &list(uids));
+    }
+    line(out, "kinds", &kinds(&s.kinds));
+    line(out, "max_ttl", &quoted(&units::show_duration(s.max_ttl)));
+    line(out, "tokenless", &kinds(&s.tokenless));
+    line(out, "methods", &list(s.methods.iter().map(|m| quoted(values::method_name(*m)))));
+    line(out, "accounts", &list(s.accounts.iter().map(|a| quoted(a))));
+    line(out, "start_sessions", &quoted("self"));
+    line(out, "bind", &quoted(if s.bind == Bind::FirstUse { "first_use" } else { "starter" }));
+    line(out, "on_limit", &quoted(&units::show_wait(s.on_limit_wait)));
+    line(out, "tokenless_on_limit", &quoted(&units::show_wait(s.tokenless_on_limit_wait)));
+    line(out, "created_at", &quoted(&units::show_window(s.created_at)));
+    line(out, "max_request", &quoted(&units::show_size(s.max_request as u64)));
+    line(out, alert_log, &path(&s.alert_log));
+    let sessions = format!("sessions_per_minute = {}, live_sessions = {}", s.sessions_per_minute, s.live_sessions);
+    line(out, "limits", &s.limits.as_ref().map_or(quoted("none"), |l| format!("{{ {}, {sessions} }}", windows(l))));
+    line(out, "total", &s.total.as_ref().map_or(quoted("none"), |l| format!("{{ {} }}", windows(l))));
+}
+
+/// What `--check` says of a good file.
+pub fn summary(c: &Config) -> String {
+    let mut out = String::from("ok\n");
+    for a in &c.accounts {
+        let (kinds, window) = (kinds(&a.kinds), units::show_window(a.created_at));
+        let text =
+            format!("key {}, kinds {kinds}, ceiling {}, created_at {window}", source::show(&a.source), ceiling(a));
+        let _ = writeln!(out, "account {}: {text}", a.name);
+    }
+    for s in &c.sockets {
+        let methods = s.methods.iter().map(|m| values::method_name(*m)).collect::<Vec<_>>().join(", ");
+        let hourly =
+            |l: &Option<Limits>| l.as_ref().map_or("no limit".to_string(), |l| format!("{} an hour", l.per_hour));
+        let _ = writeln!(
+            out,
+            "socket {}: accounts {}; {methods}; kinds {}; without a token {}; a session {}, in all {}; alerts to {}",
+            s.path.display(),
+            s.accounts.join(", "),
+            kinds(&s.kinds),
+            kinds(&s.tokenless),
+            hourly(&s.limits),
+            hourly(&s.total),
+            s.alert_log.display()
+        );
+    }
+    let _ = writeln!(out, "state in {}, admin directory {}", c.state.dir.display(), c.admin_dir.display());
+    for note in &c.notes {
+        let _ = writeln!(out, "note: {note}");
+    }
+    out
+}

@@ -1,0 +1,79 @@
+//! From what was written to what holds: each setting is the flag's, else the config file's, else the environment's,
+//! else the default. The order of the steps is that of what they need from each other.
+
+use nsecd_policy::Method;
+
+use super::accounts::{self, DEFAULT};
+use super::error::{At, Error};
+use super::profiles::{self, Profile};
+use super::raw::{RawFile, RawSocket};
+use super::sockets::{self, Shared};
+use super::source::Source;
+use super::values;
+use super::{Config, Context, Holder, State, defaults};
+use crate::cli::Cli;
+
+/// The configuration that `cli` and `file` give in `cx`; `profile` fills what a socket omits.
+pub fn resolve(cli: &Cli, mut file: RawFile, profile: Profile, cx: &Context<'_>) -> Result<Config, Error> {
+    let mut notes = Vec::new();
+    if file.sockets.is_empty() {
+        file.sockets.push(RawSocket::empty());
+    }
+    let plans = accounts::plan(&file, cli.key.as_ref(), cx, &mut notes)?;
+    let default_account = plans.iter().find(|p| p.is_default).map_or(DEFAULT.to_string(), |p| p.name.clone());
+
+    // A record outlives its process so that no restart refills a ceiling: it goes only if every key goes with it.
+    let throw_away = plans.iter().all(|p| p.source == [Source::Ephemeral]);
+    let kept = cli.state_dir.is_some() || (file.state_dir.is_some() && !cli.ephemeral);
+    let ephemeral = throw_away && !kept;
+    let written_dir = cli.state_dir.as_ref().or(file.state_dir.as_ref());
+    let state_dir = match written_dir {
+        _ if ephemeral => defaults::ephemeral_dir(cx)?,
+        Some(dir) => dir.value.clone(),
+        None => defaults::state_dir(cx)?,
+    };
+    if cli.ephemeral && !ephemeral {
+        notes.push(format!("records and logs are kept in {}", state_dir.display()));
+    }
+    let admin_dir = match &cli.admin_dir {
+        Some(dir) => dir.value.clone(),
+        None => defaults::admin_dir(cx)?,
+    };
+    let defaults = profile.defaults();
+    let shared = Shared {
+        defaults: &defaults,
+        limits: &file.limits,
+        plans: &plans,
+        state: &state_dir,
+        admin: &admin_dir,
+        first_path: cli.socket.clone(),
+    };
+    let sockets = sockets::resolve(&file.sockets, &shared, cx)?;
+    let accounts = plans.iter().map(|p| accounts::resolve(p, &sockets)).collect::<Result<_, _>>()?;
+    let holder = Holder { require_secretmem: flag(&file.require_secretmem, false), record: flag(&file.record, true) };
+    if !holder.record {
+        notes.push("record = false: signatures leave no record; for load tests only".to_string());
+    }
+    if cx.env.session_file.is_some() {
+        notes.push(
+            "SIGNER_SESSION_FILE: this version keeps sessions in memory; nothing is read or written there".to_string(),
+        );
+    }
+    for s in &sockets {
+        for m in s.methods.iter().filter(|m| **m != Method::SignEvent) {
+            let (path, name) = (s.path.display(), values::method_name(*m));
+            notes.push(format!("{path}: {name} is not in this version: such requests get an error"));
+        }
+    }
+    let (log_size, log_keep) = profiles::LOG;
+    let state = State {
+        dir: state_dir,
+        log_size: file.log_size.map_or(log_size, |a| a.value),
+        log_keep: file.log_keep.map_or(log_keep, |a| a.value),
+    };
+    Ok(Config { accounts, sockets, holder, state, admin_dir, ephemeral, default_account, notes })
+}
+
+fn flag(written: &Option<At<bool>>, default: bool) -> bool {
+    written.as_ref().map_or(default, |a| a.value)
+}
