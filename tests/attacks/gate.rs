@@ -72,7 +72,8 @@ fn no_malformed_prefix_ever_reaches_the_key_holder() {
         "\0".repeat(200),
         "[0".into(),
     ];
-    let numbers = ["", "01", "00", "+1", "-1", "-0", " 1", "1 ", "1.0", "1e0", "0x1", "\"1\"", "1_0", "\u{0661}", "null", "[1]"];
+    let numbers =
+        ["", "01", "00", "+1", "-1", "-0", " 1", "1 ", "1.0", "1e0", "0x1", "\"1\"", "1_0", "\u{0661}", "null", "[1]"];
     malformed.extend(numbers.iter().map(|n| with_time(n)));
     malformed.extend(numbers.iter().map(|n| with_kind(n)));
     malformed.extend(["0", "4294967296", "99999999999999999999", "18446744073709551617"].map(with_time));
@@ -196,7 +197,8 @@ fn the_largest_event_is_hashed_whole_and_one_cut_short_is_not_forwarded() {
     forwarded(&mut gate, &largest);
     gate.broker.write_all(&(largest.len() as u32).to_be_bytes()).unwrap();
     gate.broker.write_all(&largest[..largest.len() - 1]).unwrap();
-    nix::sys::socket::shutdown(std::os::fd::AsRawFd::as_raw_fd(&gate.broker), nix::sys::socket::Shutdown::Write).unwrap();
+    nix::sys::socket::shutdown(std::os::fd::AsRawFd::as_raw_fd(&gate.broker), nix::sys::socket::Shutdown::Write)
+        .unwrap();
     assert_eq!(gate.forwarded(), None);
     assert_eq!(gate.role.child.wait().unwrap().code(), Some(0));
 }

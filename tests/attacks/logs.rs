@@ -28,11 +28,13 @@ fn a_newline_in_any_field_forges_no_line_of_the_alert_log() {
             json!({"kind": 0, "content": "x", "session_token": token, "pid": evil}),
             json!({"kind": 1, "content": "x", "account": evil, "session_token": token}),
         ] {
-            client::refusal(&client.ask("sign_event", params)).len();
+            client::refused(&client.ask("sign_event", params));
         }
-        client::refusal(&client.ask(&evil, json!({}))).len();
-        for params in [json!({"scope": evil}), json!({"ttl": evil}), json!({"pid": evil, "scope": "0"}), json!({"account": evil})] {
-            client::refusal(&client.ask("session_start", params)).len();
+        client::refused(&client.ask(&evil, json!({})));
+        for params in
+            [json!({"scope": evil}), json!({"ttl": evil}), json!({"pid": evil, "scope": "0"}), json!({"account": evil})]
+        {
+            client::refused(&client.ask("session_start", params));
         }
         client.ask("session_revoke", json!({"token": evil}));
         client.ask("session_info", json!({"token": evil}));
@@ -64,7 +66,10 @@ fn a_refused_kind_and_a_rate_limit_are_logged_in_the_reference_daemons_words() {
     let expected = format!("sign_event rejected: Event kind 0 not in session scope [1] (kind=0, token={digits}...)");
     assert_eq!(first[25..], expected);
     let second = lines.next().unwrap();
-    assert_eq!(second[25..], format!("sign_event rate-limited: Rate limit: burst exceeded (5/5 in 10s) (token={digits}...)"));
+    assert_eq!(
+        second[25..],
+        format!("sign_event rate-limited: Rate limit: burst exceeded (5/5 in 10s) (token={digits}...)")
+    );
 }
 
 #[test]

@@ -1,12 +1,11 @@
 //! A16, A18, B12: what already lies at the socket's path survives, and the socket is never wider than configured.
 
 use crate::support::daemon::{OPEN, Setup};
-use crate::support::{Nsecd, missing, process};
+use crate::support::{Nsecd, missing};
 use std::fs::{self, Metadata, Permissions};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -54,12 +53,9 @@ fn another_programs_live_socket_survives() {
 
 #[test]
 fn a_link_on_the_way_to_the_socket_is_not_followed() {
-    let mut setup = Setup::new(OPEN);
+    let setup = Setup::at("way/s.sock", OPEN);
     let real = setup.dir.subdir("real", 0o755, None);
     symlink(&real, setup.dir.join("way")).unwrap();
-    let socket = setup.dir.join("way/s.sock");
-    setup.command.arg("--socket").arg(&socket);
-    // Whether the last --socket wins or two are an error, nothing may appear behind the link.
     let exit = setup.refused();
     assert_ne!(exit.code, Some(0));
     assert_eq!(fs::read_dir(&real).unwrap().count(), 0, "{}", exit.stderr);
@@ -72,13 +68,7 @@ fn a_second_instance_refuses_and_the_first_goes_on_serving() {
     let mut client = first.connect();
     client.public_key();
     for _ in 0..3 {
-        let mut second = Setup::new(&OPEN.replace("/run/nsecd-test.sock", first.socket.to_str().unwrap()));
-        let arguments: Vec<_> = second.command.get_args().map(|a| a.to_os_string()).collect();
-        let swapped = arguments.into_iter().map(|a| if a == *second.socket { first.socket.clone().into() } else { a });
-        let mut command = Command::new(second.command.get_program());
-        command.env_clear().env("CREDENTIALS_DIRECTORY", second.dir.join("credentials")).args(swapped);
-        second.command = command;
-        let exit = second.refused();
+        let exit = Setup::at(first.socket.to_str().unwrap(), OPEN).refused();
         assert_ne!(exit.code, Some(0));
         assert!(exit.stderr.contains(first.socket.to_str().unwrap()), "{}", exit.stderr);
     }
@@ -133,37 +123,27 @@ fn control_the_watcher_sees_a_socket_that_is_bound_wide_and_narrowed_later() {
         let _ = fs::remove_file(&path);
         widest = widest_while(&path, || {
             let _listener = UnixListener::bind(&path).unwrap();
-            thread::yield_now();
+            fs::set_permissions(&path, Permissions::from_mode(0o777)).unwrap();
             fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
         });
     }
 }
 
 #[test]
-fn the_trace_of_the_start_shows_umask_before_bind() {
+fn the_trace_of_the_start_shows_the_socket_closed_to_others_before_bind() {
     if missing("strace", "--version") {
         return;
     }
-    let mut setup = Setup::new(OPEN);
-    let trace = setup.dir.join("trace");
-    let program = setup.command.get_program().to_os_string();
-    let mut command = Command::new("strace");
-    command.args(["--quiet=all", "--trace=umask,bind,chmod,fchmod,fchmodat,listen,unlink,unlinkat", "-o"]).arg(&trace);
-    command.arg(program).args(setup.command.get_args()).env_clear();
-    command.env("PATH", "/usr/bin:/bin").env("CREDENTIALS_DIRECTORY", setup.dir.join("credentials"));
-    setup.command = command;
-    let nsecd = setup.start();
-    let text = fs::read_to_string(&trace).unwrap();
-    let at = |call: &str| text.lines().position(|l| l.starts_with(call)).unwrap_or_else(|| panic!("no {call}:\n{text}"));
-    let umask = text.lines().filter(|l| l.starts_with("umask(")).next_back().unwrap_or_default();
-    let bind = text.lines().position(|l| l.starts_with("bind(") && l.contains("s.sock")).expect("bind");
-    assert!(at("umask(") < bind, "{text}");
-    assert!(umask.starts_with("umask(0") , "{umask}");
-    let before: Vec<_> = text.lines().take(bind).filter(|l| l.starts_with("umask(")).collect();
-    let mask = before.last().and_then(|l| l.strip_prefix("umask(")).and_then(|l| l.split(')').next()).unwrap();
-    assert_eq!(u32::from_str_radix(mask, 8).unwrap() & 0o077, 0o077, "{text}");
-    // strace is the parent of nsecd here; its end takes nsecd along.
-    let tracee = process::descendants(nsecd.pid())[0];
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(tracee), nix::sys::signal::Signal::SIGTERM).unwrap();
-    nsecd.wait();
+    let trace = Setup::new(OPEN).traced("umask,fchmod,bind").start().into_trace();
+    let ours = |call: &str| call.starts_with("bind(") && call.contains("s.sock");
+    let bind = trace.iter().position(|(_, call)| ours(call)).expect("bind");
+    let (pid, call) = &trace[bind];
+    let descriptor = call.trim_start_matches("bind(").split(',').next().unwrap();
+    let before: Vec<_> = trace[..bind].iter().filter(|(p, _)| p == pid).map(|(_, call)| call.as_str()).collect();
+    // bind takes the file's mode from the socket's own, less the umask: either closes it.
+    let octal = |rest: &str| u32::from_str_radix(rest.split([')', ',']).next().unwrap().trim(), 8).unwrap();
+    let mask = before.iter().filter_map(|c| c.strip_prefix("umask(")).map(octal).next_back().unwrap_or(0);
+    let mode = format!("fchmod({descriptor}, ");
+    let mode = before.iter().filter_map(|c| c.strip_prefix(mode.as_str())).map(octal).next_back().unwrap_or(0o777);
+    assert_eq!(mode & !mask & 0o077, 0, "{before:?}");
 }

@@ -3,7 +3,7 @@
 //! Each attack is run a second time on a socket that an operator opened for it: there it succeeds, so it is the
 //! policy that stops it and not a mistake in the attack.
 
-use crate::support::client::{code, refusal};
+use crate::support::client::{code, refusal, refused};
 use crate::support::{Client, Nsecd, PUBLIC_KEY, event};
 use serde_json::{Value, json};
 
@@ -53,12 +53,12 @@ fn no_session_exceeds_its_sockets_kinds_and_ttl() {
     for kind in OTHER_KINDS {
         for scope in [format!("{kind}"), format!("1,{kind}"), format!("{kind},1")] {
             let reply = client.ask("session_start", json!({ "scope": scope }));
-            assert!(!refusal(&reply).is_empty());
+            refused(&reply);
         }
     }
     for ttl in [json!(86_401), json!("86401"), json!(4_294_967_296u64), json!("31536000"), json!(u64::MAX)] {
         let reply = client.ask("session_start", json!({"scope": "1", "ttl": ttl}));
-        assert!(!refusal(&reply).is_empty());
+        refused(&reply);
     }
     let token = client.session(json!({"scope": "1,7", "ttl": 86_400}));
     event::signed(&client.sign(1, Some(&token)), PUBLIC_KEY);
@@ -82,13 +82,45 @@ fn an_omitted_scope_or_ttl_is_clipped_to_the_ceiling() {
 fn a_scope_or_ttl_that_is_not_what_it_says_is_refused() {
     let nsecd = Nsecd::start(STRICT);
     let mut client = nsecd.connect();
-    let scopes = ["1,", ",1", ",", "1,,7", "abc", "1,abc", "1.5", "1e0", "-1", "+1", "0x1", "65537", "65536", "4294967297", "1 7", "NaN"];
+    let scopes = [
+        "1,",
+        ",1",
+        ",",
+        "1,,7",
+        "abc",
+        "1,abc",
+        "1.5",
+        "1e0",
+        "-1",
+        "+1",
+        "0x1",
+        "65537",
+        "65536",
+        "4294967297",
+        "1 7",
+        "NaN",
+    ];
     let not_text = [json!(true), json!({}), json!([true]), json!(1.5), json!(-1)];
     for scope in scopes.map(|s| json!(s)).into_iter().chain(not_text) {
         let reply = client.ask("session_start", json!({ "scope": scope }));
         assert!(!refusal(&reply).is_empty(), "{scope}");
     }
-    let ttls = ["abc", "true", "Infinity", "NaN", "1e9", "-1", "+1", "0", "0x10", "1.5", " ", "8h", "1,0", "99999999999999999999"];
+    let ttls = [
+        "abc",
+        "true",
+        "Infinity",
+        "NaN",
+        "1e9",
+        "-1",
+        "+1",
+        "0",
+        "0x10",
+        "1.5",
+        " ",
+        "8h",
+        "1,0",
+        "99999999999999999999",
+    ];
     let not_text = [json!(true), json!({}), json!([60]), json!(-1), json!(0), json!(1.5), json!(1e300)];
     for ttl in ttls.map(|t| json!(t)).into_iter().chain(not_text) {
         let reply = client.ask("session_start", json!({"scope": "1", "ttl": ttl}));
@@ -107,8 +139,8 @@ fn twenty_sessions_of_one_principal_sign_no_more_than_one() {
     let mut clients: Vec<Client> = (0..20).map(|_| nsecd.connect()).collect();
     let tokens: Vec<_> = clients.iter_mut().map(|c| c.session(json!({"scope": "1"}))).collect();
     let mut signed = 0;
-    for (client, token) in clients.iter_mut().zip(&tokens).cycle().take(100) {
-        signed += u32::from(client.sign(1, Some(token)).get("event").is_some());
+    for n in (0..20).cycle().take(100) {
+        signed += u32::from(clients[n].sign(1, Some(&tokens[n])).get("event").is_some());
     }
     // 5 in any 10 s: a slow machine may see a second window, never a session's own allowance.
     assert!((5..=10).contains(&signed), "{signed} signed");

@@ -116,3 +116,8 @@ pub fn refusal(reply: &Value) -> &str {
 pub fn code(reply: &Value) -> &str {
     reply["code"].as_str().unwrap_or_else(|| panic!("no code: {reply}"))
 }
+
+/// Panics unless the reply is a refusal.
+pub fn refused(reply: &Value) {
+    assert!(!refusal(reply).is_empty());
+}

@@ -3,6 +3,7 @@
 use super::{Client, Dir, PUBLIC_KEY, process, root, sys};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -78,6 +79,36 @@ impl Setup {
         setup.credential(super::KEY_HEX.as_bytes())
     }
 
+    /// The same, listening at `name` in the new directory, or at a path anywhere.
+    pub fn at(name: &str, config: &str) -> Setup {
+        let mut setup = Setup::new(config);
+        let (old, new) = (setup.socket.clone(), setup.dir.join(name));
+        setup.rewrite(|argument| if *argument == *old { new.clone().into() } else { argument.into() });
+        setup.socket = new;
+        setup
+    }
+
+    /// The recorded cases' key under one of the profiles, without a configuration file.
+    pub fn profile(name: &str) -> Setup {
+        let mut setup = Setup::new("");
+        let file = setup.dir.join("nsecd.toml");
+        setup.rewrite(|argument| match argument {
+            flag if flag == "--config" => "--profile".into(),
+            path if *path == *file => name.into(),
+            other => other.into(),
+        });
+        setup
+    }
+
+    /// Passes every argument through `change`.
+    fn rewrite(&mut self, change: impl Fn(&OsStr) -> OsString) {
+        let mut command = Command::new(self.command.get_program());
+        command.env_clear().current_dir("/").stdin(Stdio::null());
+        command.args(self.command.get_args().map(change));
+        command.envs(self.command.get_envs().filter_map(|(name, value)| value.map(|v| (name, v))));
+        self.command = command;
+    }
+
     /// The same without a key: no credentials directory.
     pub fn bare(uid: Option<u32>, config: &str) -> Setup {
         let dir = Dir::new(uid);
@@ -98,6 +129,21 @@ impl Setup {
     pub fn credential(mut self, bytes: &[u8]) -> Setup {
         self.dir.file("credentials/nsec", 0o400, self.uid, bytes);
         self.command.env("CREDENTIALS_DIRECTORY", self.dir.join("credentials"));
+        self
+    }
+
+    /// Runs it under strace, which writes these calls of all its processes to the file `trace`.
+    pub fn traced(mut self, calls: &str) -> Setup {
+        let mut command = Command::new("strace");
+        command
+            .args(["--quiet=all", "--follow-forks", "-o"])
+            .arg(self.dir.join("trace"))
+            .arg(format!("--trace={calls}"));
+        command.arg(self.command.get_program()).args(self.command.get_args()).env_clear();
+        for (name, value) in self.command.get_envs() {
+            command.env(name, value.unwrap_or_default());
+        }
+        self.command = command;
         self
     }
 
@@ -198,6 +244,16 @@ impl Nsecd {
         Exit { code, stderr, dir: std::mem::replace(&mut self.dir, Dir::new(None)) }
     }
 
+    /// Ends an nsecd under strace; every line `PID call(…) = …` of the trace.
+    pub fn into_trace(self) -> Vec<(i32, String)> {
+        let nsecd = process::descendants(self.pid())[0];
+        kill(Pid::from_raw(nsecd), Signal::SIGTERM).unwrap();
+        let exit = self.wait();
+        let text = fs::read_to_string(exit.dir.join("trace")).unwrap();
+        let parse = |line: &str| line.split_once(' ').map(|(pid, call)| (pid.parse().unwrap(), call.trim().into()));
+        text.lines().filter_map(parse).collect()
+    }
+
     /// What it has written to standard error so far.
     pub fn stderr(&self) -> String {
         fs::read_to_string(self.dir.join("stderr")).unwrap_or_default()
@@ -237,7 +293,9 @@ impl Drop for Nsecd {
             process::descendants(self.pid()).into_iter().filter_map(|pid| sys::pidfd(pid).ok()).collect();
         let _ = self.child.kill();
         let _ = self.child.wait();
-        // The roles die with their supervisor; the directory may go once they have.
+        // The roles die with their supervisor, but a tracer's child would outlive it.
+        roles.iter().for_each(sys::kill);
+        // The directory may go once they have.
         for role in &roles {
             sys::wait_any(&[role.as_fd()]);
         }
@@ -260,7 +318,8 @@ pub fn walk(dir: &Path, visit: &mut dyn FnMut(&Path)) {
 /// nsecd's path; another user who cannot reach the build directory gets copies.
 fn binary(dir: &Dir, uid: Option<u32>) -> PathBuf {
     let built = Path::new(BINARIES[0]);
-    let open = |p: &Path| fs::metadata(p).is_ok_and(|m| m.permissions().mode() & 0o005 == 0o005 || Some(m.uid()) == uid);
+    let open =
+        |p: &Path| fs::metadata(p).is_ok_and(|m| m.permissions().mode() & 0o005 == 0o005 || Some(m.uid()) == uid);
     if uid.is_none() || !root() || built.ancestors().skip(1).all(open) {
         return built.into();
     }

@@ -72,7 +72,12 @@ pub fn mappings(pid: i32) -> Vec<Mapping> {
         let (start, end) = words.next()?.split_once('-')?;
         let mode = words.next()?.to_string();
         let address = |a| u64::from_str_radix(a, 16).ok();
-        Some(Mapping { start: address(start)?, end: address(end)?, mode, name: words.nth(3).unwrap_or_default().into() })
+        Some(Mapping {
+            start: address(start)?,
+            end: address(end)?,
+            mode,
+            name: words.nth(3).unwrap_or_default().into(),
+        })
     };
     text.lines().map(|line| parse(line).unwrap_or_else(|| panic!("maps line: {line}"))).collect()
 }

@@ -75,7 +75,8 @@ impl Gate {
         let (holder, holder_end) = pair(SockType::SeqPacket);
         let (broker, broker_end) = pair(SockType::Stream);
         let (mut supervisor, supervisor_end) = pair(SockType::SeqPacket);
-        let record = File::options().read(true).write(true).create(true).truncate(false).open(dir.join("record")).unwrap();
+        let record =
+            File::options().read(true).write(true).create(true).truncate(false).open(dir.join("record")).unwrap();
         let arguments = [super::PUBLIC_KEY, kinds, created_at, ceiling, "1"];
         let command = command(env!("CARGO_BIN_EXE_nsecd-gate"), &arguments);
         let record_end = record.try_clone().unwrap().into();

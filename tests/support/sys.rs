@@ -21,6 +21,12 @@ pub fn pidfd(pid: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
+/// Kills the process behind a pidfd, and never another that got its number.
+pub fn kill(pidfd: &OwnedFd) {
+    // SAFETY: pidfd_send_signal without a siginfo takes integers only. It fails for a process that has ended.
+    unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), libc::SIGKILL, 0, 0) };
+}
+
 /// Waits until one of the descriptors is readable or hung up; the indices that are.
 pub fn wait_any(fds: &[BorrowedFd]) -> Vec<usize> {
     let mut polled: Vec<_> = fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();

@@ -95,7 +95,8 @@ fn judge(nsecd: &Nsecd, case: &Value) -> Result<(), String> {
         (client.rest().lines().map(String::from).collect(), true)
     } else {
         // "incomplete JSON": completed here, it must be the only thing that is answered.
-        let incomplete = parts.last().and_then(|p| p["data"].as_str()).is_some_and(|d| d.starts_with('{') && !d.contains('}'));
+        let incomplete =
+            parts.last().and_then(|p| p["data"].as_str()).is_some_and(|d| d.starts_with('{') && !d.contains('}'));
         let wanted = if case["expect"] == "same" { reference.len() } else { 1 };
         listen(&mut client, wanted, incomplete)
     };

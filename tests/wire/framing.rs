@@ -42,7 +42,9 @@ fn what_is_replied_never_depends_on_how_the_bytes_were_cut() {
     let nsecd = Nsecd::start(include_str!("data/conform.toml"));
     let fixed = json!({"kind": 1, "content": "é\u{1f600}{[\\\"", "tags": [["e", "]"]], "created_at": 1700000000});
     let request = client::line("sign_event", fixed);
-    let whole = nsecd.connect().ask("sign_event", serde_json::from_str(&request).map(|v: serde_json::Value| v["params"].clone()).unwrap());
+    let whole = nsecd
+        .connect()
+        .ask("sign_event", serde_json::from_str(&request).map(|v: serde_json::Value| v["params"].clone()).unwrap());
     for newline in [true, false] {
         let bytes = if newline { request.as_bytes() } else { request.trim_end().as_bytes() };
         for cut in 1..bytes.len() {
@@ -60,7 +62,8 @@ fn a_request_over_the_size_limit_is_refused_and_closed() {
     let nsecd = Nsecd::start(OPEN);
     let mut client = nsecd.connect();
     // The daemon may close while we still write.
-    let _ = client.try_send(format!("{{\"method\":\"sign_event\",\"params\":{{\"content\":\"{}", "x".repeat(600 << 10)));
+    let _ =
+        client.try_send(format!("{{\"method\":\"sign_event\",\"params\":{{\"content\":\"{}", "x".repeat(600 << 10)));
     let reply = client.line().map(|l| serde_json::from_str::<serde_json::Value>(&l).unwrap());
     let reply = reply.expect("a reply before the end");
     assert_eq!(client::code(&reply), "too_large");

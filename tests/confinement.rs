@@ -1,0 +1,11 @@
+//! What each running role is left with, read from the kernel: rows B5 and B7 to B9.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+#[path = "confinement/descriptors.rs"]
+mod descriptors;
+#[path = "confinement/identity.rs"]
+mod identity;
+#[path = "confinement/order.rs"]
+mod order;

@@ -1,0 +1,55 @@
+//! B8: each role holds exactly the descriptors named in its crate, whatever nsecd was started with.
+
+use crate::support::daemon::{OPEN, Setup};
+use crate::support::{Nsecd, not_root, process, sys};
+use std::collections::BTreeMap;
+
+fn kinds(nsecd: &Nsecd, role: &str) -> BTreeMap<i32, String> {
+    process::descriptors(nsecd.role(role))
+}
+
+fn expected(pairs: &[(i32, &str)]) -> BTreeMap<i32, String> {
+    pairs.iter().map(|(n, what)| (*n, what.to_string())).collect()
+}
+
+fn check(nsecd: &Nsecd) {
+    let state = nsecd.dir.join("state");
+    assert_eq!(kinds(nsecd, "nsecd-keyholder"), expected(&[(3, "socket")]));
+    let record = nsecd.files_in_state("record").pop().expect("a record in the state directory");
+    assert_eq!(
+        kinds(nsecd, "nsecd-gate"),
+        expected(&[(3, "socket"), (4, "socket"), (5, "socket"), (6, record.to_str().unwrap())])
+    );
+    let broker = kinds(nsecd, "nsecd-broker");
+    let stderr = nsecd.dir.join("stderr");
+    let is = |n: i32| broker.get(&n).map(String::as_str);
+    assert_eq!((is(2), is(3), is(4)), (stderr.to_str(), Some("socket"), Some("pipe")), "{broker:?}");
+    // Beyond these: sockets (listener, gate, perhaps syslog), one alert log, its own event descriptors.
+    let rest: Vec<_> = broker.iter().filter(|(n, _)| **n > 4).map(|(_, what)| what.as_str()).collect();
+    let logs = rest.iter().filter(|w| w.starts_with(state.to_str().unwrap())).count();
+    let sockets = rest.iter().filter(|w| **w == "socket").count();
+    let own = rest.iter().filter(|w| w.starts_with("anon_inode")).count();
+    assert_eq!((logs, sockets + logs + own), (1, rest.len()), "{broker:?}");
+    assert!((2..=3).contains(&sockets) && own <= 3, "{broker:?}");
+    let numbers: Vec<_> = broker.keys().copied().collect();
+    assert_eq!(numbers, (2..2 + numbers.len() as i32).collect::<Vec<_>>(), "{broker:?}");
+}
+
+#[test]
+fn each_role_holds_exactly_its_own_descriptors() {
+    if not_root("reading the descriptors of a non-dumpable process") {
+        return;
+    }
+    check(&Nsecd::start(OPEN));
+    check(&Setup::of(Some(23_402), OPEN).start());
+}
+
+#[test]
+fn fifty_inherited_descriptors_reach_no_role() {
+    if not_root("reading the descriptors of a non-dumpable process") {
+        return;
+    }
+    let mut setup = Setup::new(OPEN);
+    sys::give_junk(&mut setup.command, 10, 50);
+    check(&setup.start());
+}

@@ -1,0 +1,11 @@
+//! Sessions and limits as an agent meets them: who may use a token, for how long, how often.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+#[path = "sessions/limits.rs"]
+mod limits;
+#[path = "sessions/ownership.rs"]
+mod ownership;
+#[path = "sessions/tokens.rs"]
+mod tokens;

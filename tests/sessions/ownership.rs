@@ -1,0 +1,111 @@
+//! A session belongs to one principal; other users of the same socket have their own sessions and windows.
+
+use crate::support::daemon::Setup;
+use crate::support::{Nsecd, PUBLIC_KEY, event, not_root};
+use serde_json::Value;
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+const ALICE: u32 = 23_431;
+const BOB: u32 = 23_432;
+
+const SHARED: &str = "path = \"/run/x.sock\"\nmode = \"0666\"\nkinds = [1]\ntokenless = [1]\n";
+
+/// nsecctl run by another user; `input` is its standard input. Its exit code and reply.
+fn ctl(nsecd: &Nsecd, uid: u32, arguments: &[&str], input: &str) -> (i32, Value) {
+    let program = nsecd.dir.join("nsecctl");
+    if !program.exists() {
+        std::fs::copy(env!("CARGO_BIN_EXE_nsecctl"), &program).unwrap();
+    }
+    let mut command = Command::new(program);
+    command.arg("--socket").arg(&nsecd.socket).args(arguments).env_clear().uid(uid).gid(uid);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // It may not read its input at all.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let output = child.wait_with_output().unwrap();
+    (output.status.code().unwrap(), serde_json::from_slice(&output.stdout).unwrap_or(Value::Null))
+}
+
+fn sign(nsecd: &Nsecd, uid: u32, token: &str) -> (i32, Value) {
+    ctl(nsecd, uid, &["sign", "--kind", "1", "--token-file", "-"], token)
+}
+
+fn session(nsecd: &Nsecd, uid: u32) -> String {
+    let (code, reply) = ctl(nsecd, uid, &["session", "start", "--scope", "1"], "");
+    assert_eq!(code, 0, "{reply}");
+    reply["session"]["token"].as_str().unwrap().into()
+}
+
+#[test]
+fn with_first_use_the_first_user_owns_a_token_and_every_other_is_refused() {
+    if not_root("clients of two uids") {
+        return;
+    }
+    let nsecd = Nsecd::start(&format!("[[socket]]\n{SHARED}bind = \"first_use\"\n"));
+    let token = session(&nsecd, ALICE);
+    let (code, reply) = sign(&nsecd, BOB, &token);
+    assert_eq!(code, 0);
+    event::signed(&reply, PUBLIC_KEY);
+    for uid in [ALICE, 0] {
+        let (code, reply) = sign(&nsecd, uid, &token);
+        assert_eq!(code, 1, "{reply}");
+    }
+    assert_eq!(sign(&nsecd, BOB, &token).0, 0);
+    assert!(!nsecd.alerts().is_empty(), "another principal's use raises an alert");
+    // Whose token it is not may not end it either.
+    assert_ne!(ctl(&nsecd, ALICE, &["session", "revoke"], &token).1["revoked"], true);
+    assert_eq!(sign(&nsecd, BOB, &token).0, 0);
+}
+
+#[test]
+fn with_starter_a_token_is_of_no_use_to_another_user() {
+    if not_root("clients of two uids") {
+        return;
+    }
+    let nsecd = Nsecd::start(&format!("[[socket]]\n{SHARED}bind = \"starter\"\n"));
+    let token = session(&nsecd, ALICE);
+    assert_eq!(sign(&nsecd, BOB, &token).0, 1);
+    assert_eq!(sign(&nsecd, ALICE, &token).0, 0);
+}
+
+#[test]
+fn one_users_windows_are_not_anothers() {
+    if not_root("clients of two uids") {
+        return;
+    }
+    let nsecd = Nsecd::start(&format!(
+        "[[socket]]\n{SHARED}limits = {{ burst = 2, burst_window = \"1h\" }}\ntotal = \"none\"\n"
+    ));
+    for uid in [ALICE, BOB] {
+        let codes = [(); 3].map(|()| ctl(&nsecd, uid, &["sign", "--kind", "1"], "").0);
+        assert_eq!(codes, [0, 0, 1], "uid {uid}");
+    }
+}
+
+#[test]
+fn a_socket_for_named_uids_serves_no_other_and_never_an_unmapped_one() {
+    if not_root("clients of two uids") {
+        return;
+    }
+    let nsecd = Nsecd::start(&format!("[[socket]]\n{SHARED}peer_uids = [{ALICE}, 65534]\n"));
+    assert_eq!(ctl(&nsecd, ALICE, &["pubkey"], "").0, 0);
+    for uid in [BOB, 65_534, 0] {
+        assert_ne!(ctl(&nsecd, uid, &["pubkey"], "").0, 0, "uid {uid}");
+    }
+}
+
+#[test]
+fn a_second_socket_has_its_own_ceiling_and_sessions() {
+    let config = "[[socket]]\npath = \"/run/x.sock\"\nkinds = [1]\ntokenless = [1]\n\
+                  [[socket]]\npath = \"@DIR@/second.sock\"\nkinds = [7]\n";
+    let nsecd = Setup::new(config).start();
+    let second = nsecd.dir.join("second.sock");
+    let mut client = crate::support::Client::connect(&second);
+    let token = client.session(serde_json::json!({"scope": "7"}));
+    event::signed(&client.sign(7, Some(&token)), PUBLIC_KEY);
+    assert!(client.sign(1, None)["error"].is_string());
+    assert!(nsecd.connect().sign(7, Some(&token))["error"].is_string(), "a session is of one socket");
+    event::signed(&nsecd.connect().sign(1, None), PUBLIC_KEY);
+}
