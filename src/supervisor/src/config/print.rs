@@ -40,8 +40,8 @@ fn ceiling(a: &Account) -> String {
 
 /// The configuration in force as a config file.
 pub fn toml(c: &Config) -> String {
-    let mut out = String::from("# The configuration in force.\n");
-    line(&mut out, "# admin directory", &path(&c.admin_dir));
+    // The admin directory has a flag and, in this version, no key.
+    let mut out = format!("# The configuration in force, with --admin-dir {}\n", path(&c.admin_dir));
     if c.default_account != DEFAULT {
         line(&mut out, "default_account", &quoted(&c.default_account));
     }
