@@ -170,7 +170,7 @@ fn ask_holder(id: &[u8; 32]) -> [u8; 97] {
     }
 }
 
-/// Arguments: public key, kinds (`any` or `1,7`), created_at (`any` or `-3600,900`), ceiling (`none` or
+/// Arguments: public key, kinds (`any`, `1,7`, or empty for none), created_at (`any` or `-3600,900`), ceiling (`none` or
 /// `burst,tokens,seconds`), record (`1` or `0`). They come from the supervisor.
 fn configure(args: &[String]) -> Result<(String, Gate), String> {
     let [public_key, kinds, created_at, ceiling, record] = args else { return Err("five arguments expected".into()) };
@@ -209,7 +209,10 @@ fn configure(args: &[String]) -> Result<(String, Gate), String> {
 }
 
 fn numbers<T: core::str::FromStr>(list: &str) -> Result<Vec<T>, String> {
-    list.split(',').map(|n| n.parse().map_err(|_| format!("'{n}' is not a number that fits"))).collect()
+    list.split(',')
+        .filter(|n| !n.is_empty())
+        .map(|n| n.parse().map_err(|_| format!("'{n}' is not a number that fits")))
+        .collect()
 }
 
 /// This boot's random id, for a new record's header.
