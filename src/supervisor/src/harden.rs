@@ -15,6 +15,11 @@ const DESCRIPTORS: u64 = 8192;
 /// Descriptors of the broker's own beside connections: log files, pairs, some to spare.
 const RESERVE: u64 = 64;
 
+/// What a supervisor started as root keeps (numbers of capabilities(7)). Its own: chown 0, dac_override 1, fowner 3
+/// (sockets, records, logs of other uids), kill 5. For the roles, which give up all of it: setgid 6, setuid 7,
+/// setpcap 8, ipc_lock 14 (secret memory), sys_chroot 18, sys_admin 21 (namespaces).
+const KEPT: u64 = 1 << 0 | 1 << 1 | 1 << 3 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 14 | 1 << 18 | 1 << 21;
+
 /// Connections that the broker may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
@@ -39,6 +44,14 @@ pub fn harden(keep: &[RawFd]) -> Result<(), Fault> {
     raise(Resource::RLIMIT_NOFILE, DESCRIPTORS);
     raise(Resource::RLIMIT_MEMLOCK, u64::MAX);
     Ok(())
+}
+
+/// Gives up what the supervisor does not need of root's capabilities.
+///
+/// # Errors
+/// capset(2) failed.
+pub fn drop_capabilities() -> Result<(), Fault> {
+    sys::keep_capabilities(KEPT).or_fault(|| "giving up capabilities".into())
 }
 
 /// Raises a soft limit to `wish`, as far as the hard limit lets it.

@@ -1,7 +1,7 @@
 //! The supervisor's life after the start: one loop that waits for deaths, the broker's frames, and the operator.
 //!
-//! A dead broker or gate is replaced, a dead key-holder ends everything. Must never wait for a child, nor do for
-//! a broker what costs more than a frame can be worth.
+//! A dead broker or gate is replaced, a dead key-holder ends everything. Must never wait for a child without
+//! a limit, nor do more for a broker's frames than an honest broker needs.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -21,6 +21,8 @@ const DRAIN: Duration = Duration::from_secs(6);
 /// The first pause before a broker that keeps dying is started again, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long a broker whose control socket is closed may take to be seen dead.
+const LAST_WORDS: Duration = Duration::from_millis(20);
 /// Frames that an honest broker stays far below in [`FRAME_WINDOW`].
 const MOST_FRAMES: u32 = 256;
 const FRAME_WINDOW: Duration = Duration::from_secs(1);
@@ -117,6 +119,10 @@ impl Life<'_> {
 
     fn up(&mut self, mut service: Service, stop: bool) -> State {
         let trusted = self.serve_frames(&mut service);
+        if !trusted {
+            // A process that ends closes its sockets first; its exit code says more than that.
+            service.broker.wait(LAST_WORDS);
+        }
         let died = [&mut service.broker]
             .into_iter()
             .chain(&mut service.gates)
@@ -155,6 +161,7 @@ impl Life<'_> {
         }
         match Service::start(self.setup) {
             Ok(service) => {
+                self.frames = 0;
                 log::info!("broker (pid {}) and gates are serving again", service.broker.pid());
                 self.notify.tell("STATUS=serving");
                 State::Up(service)

@@ -8,7 +8,7 @@ use crate::activation::Given;
 use crate::config::{self, Command, Config, Ids, Source};
 use crate::environment::Environment;
 use crate::fault::Fault;
-use crate::harden::harden;
+use crate::harden::{drop_capabilities, harden};
 use crate::holders::{self, Standard};
 use crate::images::Images;
 use crate::keysource::KeySource;
@@ -60,6 +60,7 @@ fn run(config: Box<Config>, environment: &Environment) -> Result<(), NotReady> {
     let images = Images::open()?;
     let standard = Standard::open()?;
     let ids = Roles::assign(config.accounts.len(), geteuid().is_root())?;
+    drop_capabilities()?; // not before: with hidepid it takes one to see which uids are in use
     let state = State::open(&config.state.dir, config.ephemeral)?;
     let listeners = setup::listeners(&config, &given)?;
     let alert_logs = setup::alert_logs(&config)?;

@@ -152,3 +152,30 @@ pub fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
     }
     Ok(taken)
 }
+
+/// Gives up every capability but those in `keep` (a bit for each, capabilities(7)), for this process and, as far
+/// as CAP_SETPCAP allows, for what it executes.
+pub fn keep_capabilities(keep: u64) -> io::Result<()> {
+    for capability in (0..64).filter(|c| keep >> c & 1 == 0) {
+        // SAFETY: plain numbers; a capability that this kernel does not know, or that is gone, is an error we pass.
+        unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability as libc::c_ulong, 0, 0, 0) };
+    }
+    let header = [0x2008_0522u32, 0]; // _LINUX_CAPABILITY_VERSION_3, this process
+    let mut data = [0u32; 6]; // effective, permitted, inheritable for capabilities 0 to 31, then for the rest
+    // SAFETY: version 3 reads two words of header and writes, then reads, six words of data.
+    unsafe {
+        if libc::syscall(libc::SYS_capget, header.as_ptr(), data.as_mut_ptr()) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        for (half, words) in data.chunks_mut(3).enumerate() {
+            let mask = (keep >> (32 * half)) as u32;
+            words[1] &= mask;
+            words[0] = words[1];
+            words[2] = 0;
+        }
+        match libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
