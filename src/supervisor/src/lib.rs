@@ -6,6 +6,8 @@
 //! `holders` and `service` (the roles), `spawn` and `ready` (one process), `listeners`, `securefs` (files).
 
 #![deny(unsafe_code)]
+// A test that cannot go on may say so by panicking.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod activation;
 mod alertlog;
