@@ -12,7 +12,7 @@ use nix::sys::socket::{SockType, UnixAddr, getsockname, getsockopt, sockopt};
 use crate::environment::Environment;
 use crate::fault::{Fault, OrFault};
 use crate::listeners::Listener;
-use crate::sys;
+use crate::sys::Inherited;
 
 /// What LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES say.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -58,12 +58,13 @@ impl Given {
     ///
     /// # Errors
     /// Not one socket for each path, or one that does not listen at its path.
-    pub fn take(&self, paths: &[&Path]) -> Result<Vec<Listener>, Fault> {
+    pub fn take(&self, paths: &[&Path], inherited: &mut Inherited) -> Result<Vec<Listener>, Fault> {
         let order = order(&self.names, paths)?;
         let mut taken = Vec::new();
         for (&at, &path) in order.iter().zip(paths) {
             let number = FIRST + at as RawFd;
-            let fd = sys::inherited(number).or_fault(|| format!("taking systemd's descriptor {number}"))?;
+            let missing = || Fault::new(format!("LISTEN_FDS says so, but descriptor {number} is not open"));
+            let fd = inherited.remove(&number).ok_or_else(missing)?;
             check(&fd, path)?;
             taken.push(Listener::given(fd, path));
         }

@@ -8,7 +8,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::chdir;
 
 use crate::fault::{Fault, OrFault};
-use crate::sys;
+use crate::sys::{self, Inherited};
 
 /// Descriptors that the broker may have at most.
 const DESCRIPTORS: u64 = 8192;
@@ -29,13 +29,13 @@ pub struct Capacity {
     pub per_principal: usize,
 }
 
-/// Closes what was inherited except 0, 1, 2 and `keep`; no core, no ptrace, no new privileges, files private by
+/// Takes the `wanted` ones of the inherited descriptors and closes all others but 0, 1 and 2; no core, no ptrace, no new privileges, files private by
 /// default; raises the soft limits of descriptors and locked memory for the roles.
 ///
 /// # Errors
 /// A step that failed: all are mandatory, raising limits is not.
-pub fn harden(keep: &[RawFd]) -> Result<(), Fault> {
-    sys::close_all_but(keep).or_fault(|| "closing inherited descriptors".into())?;
+pub fn harden(wanted: &[RawFd]) -> Result<Inherited, Fault> {
+    let inherited = sys::take_inherited(wanted).or_fault(|| "closing inherited descriptors".into())?;
     umask(Mode::from_bits_truncate(0o077));
     chdir("/").or_fault(|| "changing to /".into())?;
     set_dumpable(false).or_fault(|| "PR_SET_DUMPABLE".into())?;
@@ -43,7 +43,7 @@ pub fn harden(keep: &[RawFd]) -> Result<(), Fault> {
     set_no_new_privs().or_fault(|| "PR_SET_NO_NEW_PRIVS".into())?;
     raise(Resource::RLIMIT_NOFILE, DESCRIPTORS);
     raise(Resource::RLIMIT_MEMLOCK, u64::MAX);
-    Ok(())
+    Ok(inherited)
 }
 
 /// Gives up what the supervisor does not need of root's capabilities.

@@ -10,7 +10,7 @@ use nix::sys::stat::fstat;
 use crate::config::{Account, Source};
 use crate::fault::{Fault, OrFault};
 use crate::securefs::{Dir, Want, nobody_else};
-use crate::sys;
+use crate::sys::Inherited;
 
 /// An opened key source.
 pub enum KeySource {
@@ -27,7 +27,7 @@ impl KeySource {
     ///
     /// # Errors
     /// None is there, or one that is there is open to others.
-    pub fn open(account: &Account, credentials: Option<&Path>) -> Result<KeySource, Fault> {
+    pub fn open(account: &Account, credentials: Option<&Path>, inherited: &mut Inherited) -> Result<KeySource, Fault> {
         let mut sources = account.source.iter().peekable();
         while let Some(source) = sources.next() {
             match source {
@@ -41,8 +41,11 @@ impl KeySource {
                     return Ok(KeySource::Keyring([first].into_iter().chain(more).cloned().collect()));
                 }
                 Source::Fd(fd) => {
-                    let what = || format!("account {}: taking the key source fd:{fd}", account.name);
-                    return sys::inherited(*fd).map(KeySource::Descriptor).or_fault(what);
+                    let missing = || {
+                        let name = &account.name;
+                        Fault::new(format!("account {name}: fd:{fd} is not open: start nsecd with `{fd}< FILE`"))
+                    };
+                    return inherited.remove(fd).map(KeySource::Descriptor).ok_or_else(missing);
                 }
                 Source::Ephemeral => return Ok(KeySource::Ephemeral),
             }

@@ -19,6 +19,7 @@ use crate::listeners::{Access, Listener};
 use crate::lockfile::Lock;
 use crate::securefs::{Dir, Want};
 use crate::signals::Signals;
+use crate::sys::Inherited;
 use crate::uids::{DYNAMIC, Ids, Roles};
 
 /// Everything that outlives broker and gates. Fields are dropped in this order: processes before their files,
@@ -115,10 +116,10 @@ impl Drop for State {
 }
 
 /// Binds every agent socket, or takes systemd's.
-pub fn listeners(config: &Config, given: &Given) -> Result<Vec<Listener>, Fault> {
+pub fn listeners(config: &Config, given: &Given, inherited: &mut Inherited) -> Result<Vec<Listener>, Fault> {
     if !given.is_empty() {
         let paths: Vec<&Path> = config.sockets.iter().map(|s| s.path.as_path()).collect();
-        return given.take(&paths);
+        return given.take(&paths, inherited);
     }
     let bind = |s: &crate::config::Socket| {
         let access = Access::resolve(s.mode, s.owner.as_deref(), s.group.as_deref())

@@ -51,7 +51,7 @@ pub fn main() -> ExitCode {
 
 fn run(config: Box<Config>, environment: &Environment) -> Result<(), NotReady> {
     let given = Given::read(environment)?;
-    harden(&[given.descriptors(), key_descriptors(&config)?].concat())?;
+    let mut inherited = harden(&[given.descriptors(), key_descriptors(&config)?].concat())?;
     logging::start();
     let signals = Signals::block()?;
     let mut notify = Notify::open(environment)?;
@@ -62,12 +62,13 @@ fn run(config: Box<Config>, environment: &Environment) -> Result<(), NotReady> {
     let ids = Roles::assign(config.accounts.len(), geteuid().is_root())?;
     drop_capabilities()?; // not before: with hidepid it takes one to see which uids are in use
     let state = State::open(&config.state.dir, config.ephemeral)?;
-    let listeners = setup::listeners(&config, &given)?;
+    let listeners = setup::listeners(&config, &given, &mut inherited)?;
     let alert_logs = setup::alert_logs(&config)?;
     let records = setup::records(&config, &state, &ids)?;
     setup::distinct(&config, &alert_logs, &records)?;
     let credentials = environment.credentials_directory.as_deref();
-    let sources = config.accounts.iter().map(|a| KeySource::open(a, credentials)).collect::<Result<Vec<_>, Fault>>()?;
+    let mut source = |account| KeySource::open(account, credentials, &mut inherited);
+    let sources = config.accounts.iter().map(&mut source).collect::<Result<Vec<_>, Fault>>()?;
 
     // The key-holders read their keys and lock themselves; then gates and broker.
     let holders = holders::start(&config, sources, &images, &ids, &standard, &signals)?;

@@ -5,9 +5,10 @@
 
 #![allow(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::ffi::{CString, c_char, c_int};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use nix::fcntl::OFlag;
@@ -110,45 +111,37 @@ pub fn pidfd_open(pid: Pid) -> io::Result<OwnedFd> {
     }
 }
 
-/// Closes every descriptor above 2 that is not in `keep`, and marks the kept ones close-on-exec. Called once,
-/// before the supervisor opens anything of its own.
-pub fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
-    let mut keep: Vec<u32> = keep.iter().filter(|&&fd| fd > 2).map(|&fd| fd as u32).collect();
-    keep.sort_unstable();
-    keep.dedup();
+/// Inherited descriptors by the number they had.
+pub type Inherited = BTreeMap<RawFd, OwnedFd>;
+
+/// Takes the inherited descriptors `wanted`, as far as they are open, and closes every other above 2. Called once,
+/// before the process opens anything of its own: a number that the starter left free must not be taken for what
+/// we opened there. Standard input, if wanted, is replaced by /dev/null, so that no later file gets its number.
+pub fn take_inherited(wanted: &[RawFd]) -> io::Result<Inherited> {
+    let mut high: Vec<RawFd> = wanted.iter().copied().filter(|&fd| fd > 2).collect();
+    high.sort_unstable();
+    high.dedup();
     let mut from = 3;
-    for fd in keep.iter().copied().chain([u32::MAX]) {
+    for until in high.iter().map(|&fd| fd as u32).chain([u32::MAX]) {
         // SAFETY: plain numbers. Nothing in this process owns a descriptor above 2 yet: the caller's promise.
-        if from < fd && unsafe { libc::close_range(from, fd - 1, 0) } < 0 {
+        if from < until && unsafe { libc::close_range(from, until - 1, 0) } < 0 {
             return Err(io::Error::last_os_error());
         }
-        from = fd.saturating_add(1);
+        from = until.saturating_add(1);
     }
-    for fd in keep {
-        // SAFETY: sets a flag on a number; a number that is not open answers EBADF, found again by `inherited`.
-        unsafe { libc::fcntl(fd as c_int, libc::F_SETFD, libc::FD_CLOEXEC) };
-    }
-    Ok(())
-}
-
-/// Takes the inherited descriptor `fd`. Standard input is duplicated and replaced by /dev/null, so that no later
-/// file takes its number.
-///
-/// # Errors
-/// EBADF if nothing is open there; the descriptor may be taken once only, which the caller sees to.
-pub fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: a duplicate is a new descriptor that nothing else owns; fcntl with a number that is not open fails.
-    let taken = unsafe {
-        match libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) {
-            -1 => return Err(io::Error::last_os_error()),
-            new => OwnedFd::from_raw_fd(new),
+    let mut taken = Inherited::new();
+    for fd in high {
+        // SAFETY: setting a flag on a number that is not open fails; one that is open was inherited, `high` names it
+        // once, and by the caller's promise no Rust value owns it.
+        unsafe {
+            if libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) == 0 {
+                taken.insert(fd, OwnedFd::from_raw_fd(fd));
+            }
         }
-    };
-    if fd == 0 {
+    }
+    if wanted.contains(&0) {
+        taken.insert(0, io::stdin().as_fd().try_clone_to_owned()?);
         nix::unistd::dup2_stdin(std::fs::File::open("/dev/null")?)?;
-    } else if fd > 2 {
-        // SAFETY: `fd` was inherited by number and kept by `close_all_but`; no Rust value owns that number.
-        unsafe { libc::close(fd) };
     }
     Ok(taken)
 }
