@@ -3,12 +3,12 @@
 //! Must never hold a secret, nor anything an agent sent.
 
 use std::fmt::Write;
-use std::path::Path;
 
 use nix::unistd::{User, geteuid};
 use nsecd_policy::Kinds;
 use nsecd_sandbox::{hello, lock};
 
+use crate::config::Socket;
 use crate::service::Service;
 use crate::setup::Setup;
 
@@ -25,9 +25,9 @@ pub fn text(setup: &Setup, service: &Service) -> String {
     for (account, holder) in config.accounts.iter().zip(&setup.holders) {
         line(&format!("  account {}: public key {}", account.name, holder.public_key));
     }
-    for (socket, alerts) in config.sockets.iter().zip(setup.config.sockets.iter().map(|s| &s.alert_log)) {
+    for socket in &config.sockets {
         line(&format!("  socket  {}: kinds {}", socket.path.display(), kinds(&socket.kinds)));
-        line(&format!("          refusals are logged in {}", alerts.display()));
+        line(&format!("          refusals are logged in {}", socket.alert_log.display()));
     }
     line(&format!("  state   {}", config.state.dir.display()));
     if config.ephemeral {
@@ -38,7 +38,7 @@ pub fn text(setup: &Setup, service: &Service) -> String {
     }
     if let Some(socket) = config.sockets.first() {
         line("");
-        requests(&socket.path, &mut line);
+        requests(socket, &mut line);
     }
     line("");
     line("Ctrl-C ends it.");
@@ -62,21 +62,34 @@ fn kinds(kinds: &Kinds) -> String {
     }
 }
 
-fn requests(socket: &Path, line: &mut impl FnMut(&str)) {
-    let path = quoted(&socket.display().to_string());
-    let mut nc = |json: &str| line(&format!("  echo '{json}' | nc -U {path} -w 2"));
-    nc(r#"{"method":"get_public_key"}"#);
-    nc(r#"{"method":"session_start","params":{"scope":"1,1111","ttl":"28800"}}"#);
-    nc(r#"{"method":"sign_event","params":{"kind":1,"content":"hello","tags":[]}}"#);
-    nc(r#"{"method":"sign_event","params":{"kind":0,"content":"{}","tags":[]}}"#);
+/// Comments and commands, each fit to be pasted as it is.
+fn requests(socket: &Socket, line: &mut impl FnMut(&str)) {
+    let path = quoted(&socket.path.display().to_string());
+    let tokenless = socket.tokenless.contains(1);
+    let token = if tokenless { "" } else { r#""session_token":"TOKEN","# };
+    let mut nc = |why: &str, json: &str| {
+        line(&format!("  # {why}"));
+        line(&format!("  echo '{json}' | nc -U {path} -w 2"));
+    };
+    nc("the public key", r#"{"method":"get_public_key"}"#);
+    nc("a session", r#"{"method":"session_start","params":{"scope":"1,1111","ttl":"28800"}}"#);
+    let signed = if tokenless { "a signature" } else { "a signature: put the token of the session for TOKEN" };
+    nc(signed, &format!(r#"{{"method":"sign_event","params":{{{token}"kind":1,"content":"hello","tags":[]}}}}"#));
+    if !socket.kinds.contains(0) {
+        let refused = format!(r#"{{"method":"sign_event","params":{{{token}"kind":0,"content":"{{}}","tags":[]}}}}"#);
+        nc("refused, and logged: kind 0 (a profile) is not allowed here", &refused);
+    }
     let ctl = std::env::current_exe().ok().map(|me| me.with_file_name("nsecctl"));
     let Some(ctl) = ctl.filter(|ctl| ctl.exists()) else { return };
     let ctl = quoted(&ctl.display().to_string());
     line("");
-    line("The same without nc (Debian's netcat-openbsd):");
+    line("The same where there is no nc (Debian's netcat-openbsd):");
     line("");
     line(&format!("  {ctl} --socket {path} session start --scope 1,1111 --ttl 8h"));
-    line(&format!("  {ctl} --socket {path} sign --kind 1 --content \"hello\""));
+    line(&format!(
+        "  {ctl} --socket {path} sign --kind 1 --content \"hello\"{}",
+        if tokenless { "" } else { " --token-file FILE" }
+    ));
 }
 
 /// A word for a shell.
