@@ -2,8 +2,8 @@
 //!
 //! The tests hold the broker's and the key-holder's ends of a real gate under its real sandbox. Only what
 //! reaches the key-holder's end could be signed.
-//! Checked: with the prefix check's `State::Malformed` for other bytes replaced by skipping them, or with the kind
-//! test of `admit` removed, these tests fail.
+//! Checked: with the kind test of `admit` removed, with any byte accepted in the key's place, or with leading zeros
+//! accepted, tests of this file fail.
 
 use crate::support::role::Gate;
 use crate::support::{Dir, PUBLIC_KEY};

@@ -1,4 +1,7 @@
 //! A16, A18, B12: what already lies at the socket's path survives, and the socket is never wider than configured.
+//!
+//! Checked: with `Own::clear` removing whatever it finds, and with `Own::make` binding before the mode is closed,
+//! tests of this file fail.
 
 use crate::support::daemon::{OPEN, Setup};
 use crate::support::{Nsecd, missing};

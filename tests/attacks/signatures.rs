@@ -6,6 +6,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::process::Command;
 
+/// Checked: with the ratchet of the key-holder's auxiliary randomness standing still this fails.
 #[test]
 fn two_signatures_of_one_id_differ_and_both_verify() {
     let (role, mut gate) = key_holder(KEY_HEX.as_bytes());

@@ -15,7 +15,7 @@ fn expected(pairs: &[(i32, &str)]) -> BTreeMap<i32, String> {
 fn check(nsecd: &Nsecd) {
     let state = nsecd.dir.join("state");
     assert_eq!(kinds(nsecd, "nsecd-keyholder"), expected(&[(3, "socket")]));
-    let record = nsecd.files_in_state("record").pop().expect("a record in the state directory");
+    let record = nsecd.files_in_state("default.record").pop().expect("a record in the state directory");
     assert_eq!(
         kinds(nsecd, "nsecd-gate"),
         expected(&[(3, "socket"), (4, "socket"), (5, "socket"), (6, record.to_str().unwrap())])

@@ -54,9 +54,12 @@ fn with_first_use_the_first_user_owns_a_token_and_every_other_is_refused() {
     }
     assert_eq!(sign(&nsecd, BOB, &token).0, 0);
     assert!(!nsecd.alerts().is_empty(), "another principal's use raises an alert");
-    // Whose token it is not may not end it either.
-    assert_ne!(ctl(&nsecd, ALICE, &["session", "revoke"], &token).1["revoked"], true);
+    // A stranger may not end or look at it either; who started it may.
+    assert_ne!(ctl(&nsecd, 0, &["session", "revoke"], &token).1["revoked"], true);
+    assert!(ctl(&nsecd, 0, &["session", "info"], &token).1["session"].is_null());
     assert_eq!(sign(&nsecd, BOB, &token).0, 0);
+    assert_eq!(ctl(&nsecd, ALICE, &["session", "revoke"], &token).1["revoked"], true);
+    assert_eq!(sign(&nsecd, BOB, &token).0, 1);
 }
 
 #[test]

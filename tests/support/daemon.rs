@@ -3,6 +3,7 @@
 use super::{Client, Dir, PUBLIC_KEY, process, root, sys};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,6 +12,7 @@ use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The roles in the order of their start.
 pub const ROLES: [&str; 3] = ["nsecd-keyholder", "nsecd-gate", "nsecd-broker"];
@@ -59,6 +61,8 @@ pub struct Exit {
 pub struct Nsecd {
     child: Child,
     ended: OwnedFd,
+    /// Roles that may outlive a supervisor that did not end them itself.
+    orphans: Mutex<Vec<(i32, OwnedFd)>>,
     /// Everything of this instance lies in it.
     pub dir: Dir,
     /// The first agent socket.
@@ -171,6 +175,7 @@ impl Setup {
             command.uid(uid).gid(uid);
         }
         sys::die_with_us(command);
+        sys::adopt_orphans();
         let mut child = command.spawn().unwrap();
         let ended = sys::pidfd(child.id() as i32).unwrap();
         loop {
@@ -179,7 +184,8 @@ impl Setup {
                     let mut message = [0; 4096];
                     let size = notify.recv(&mut message).unwrap();
                     if message[..size].split(|b| *b == b'\n').any(|line| line == b"READY=1") {
-                        return Ok(Nsecd { child, ended, dir: self.dir, socket: self.socket });
+                        let orphans = Mutex::default();
+                        return Ok(Nsecd { child, ended, orphans, dir: self.dir, socket: self.socket });
                     }
                 }
                 [1, ..] => {
@@ -222,26 +228,54 @@ impl Nsecd {
         found[0].1
     }
 
-    /// Kills a role and waits until that process is gone.
+    /// Kills a role and waits until it is gone, with all that goes with it: broker and gate are replaced together.
     pub fn kill(&self, role: &str) -> i32 {
+        let pair = ["nsecd-broker", "nsecd-gate"];
+        let with = if pair.contains(&role) { &pair[..] } else { &[] };
+        let going: Vec<_> = with.iter().map(|other| sys::pidfd(self.role(other)).unwrap()).collect();
         let pid = self.role(role);
-        let gone = sys::pidfd(pid).unwrap();
         kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-        assert!(!sys::wait_any(&[gone.as_fd()]).is_empty());
+        for process in going {
+            assert!(!sys::wait_any(&[process.as_fd()]).is_empty(), "not replaced: {role}");
+        }
         pid
     }
 
     /// Sends the supervisor a signal.
     pub fn signal(&self, signal: Signal) {
+        self.remember();
         kill(Pid::from_raw(self.pid()), signal).unwrap();
     }
 
     /// Waits until the supervisor has ended by itself.
     pub fn wait(mut self) -> Exit {
+        self.remember();
         assert!(!sys::wait_any(&[self.ended.as_fd()]).is_empty(), "nsecd does not end:\n{}", self.stderr());
         let code = self.child.wait().unwrap().code();
+        self.reap();
         let stderr = self.stderr();
         Exit { code, stderr, dir: std::mem::replace(&mut self.dir, Dir::new(None)) }
+    }
+
+    fn orphans(&self) -> MutexGuard<'_, Vec<(i32, OwnedFd)>> {
+        self.orphans.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps hold of the roles that run now.
+    fn remember(&self) {
+        let roles = process::descendants(self.pid()).into_iter();
+        self.orphans().extend(roles.filter_map(|pid| Some((pid, sys::pidfd(pid).ok()?))));
+    }
+
+    /// After the supervisor's end: waits for the roles, which die with it, and buries them.
+    fn reap(&self) {
+        for (pid, role) in std::mem::take(&mut *self.orphans()) {
+            // A tracer's child does not die by itself.
+            sys::kill(&role);
+            sys::wait_any(&[role.as_fd()]);
+            // Ours only if the supervisor did not do it.
+            let _ = nix::sys::wait::waitpid(Pid::from_raw(pid), None);
+        }
     }
 
     /// Ends an nsecd under strace; every line `PID call(…) = …` of the trace.
@@ -289,16 +323,10 @@ impl Nsecd {
 
 impl Drop for Nsecd {
     fn drop(&mut self) {
-        let roles: Vec<_> =
-            process::descendants(self.pid()).into_iter().filter_map(|pid| sys::pidfd(pid).ok()).collect();
+        self.remember();
         let _ = self.child.kill();
         let _ = self.child.wait();
-        // The roles die with their supervisor, but a tracer's child would outlive it.
-        roles.iter().for_each(sys::kill);
-        // The directory may go once they have.
-        for role in &roles {
-            sys::wait_any(&[role.as_fd()]);
-        }
+        self.reap();
         if std::thread::panicking() {
             eprintln!("nsecd had written:\n{}", self.stderr());
         }

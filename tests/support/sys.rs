@@ -36,6 +36,11 @@ pub fn wait_any(fds: &[BorrowedFd]) -> Vec<usize> {
     polled.iter().enumerate().filter(|(_, p)| ready(p)).map(|(i, _)| i).collect()
 }
 
+/// Makes this process the parent of what its children leave behind, so that it can wait for their ends.
+pub fn adopt_orphans() {
+    nix::sys::prctl::set_child_subreaper(true).unwrap();
+}
+
 /// The child dies with the thread that started it, whatever happens to the test.
 pub fn die_with_us(command: &mut Command) {
     // SAFETY: prctl and getppid are async-signal-safe and touch no memory of ours.

@@ -61,7 +61,10 @@ fn crypto_cases_wait_for_their_methods_and_get_one_clear_error_each_meanwhile() 
         case["send"].as_array().unwrap().iter().for_each(|part| transmit(&mut client, part));
         client.half_close();
         let lines = client.rest();
-        assert!(!lines.is_empty() && lines.lines().all(|l| failed(&normal(l, false))), "{}: {lines}", case["name"]);
+        // A pipelined case asks for the public key in between.
+        let mut replies =
+            lines.lines().map(|l| normal(l, false)).filter(|reply| reply["pubkey"] != PUBLIC_KEY).peekable();
+        assert!(replies.peek().is_some() && replies.all(|reply| failed(&reply)), "{}: {lines}", case["name"]);
     }
 }
 
@@ -95,8 +98,8 @@ fn judge(nsecd: &Nsecd, case: &Value) -> Result<(), String> {
         (client.rest().lines().map(String::from).collect(), true)
     } else {
         // "incomplete JSON": completed here, it must be the only thing that is answered.
-        let incomplete =
-            parts.last().and_then(|p| p["data"].as_str()).is_some_and(|d| d.starts_with('{') && !d.contains('}'));
+        let incomplete = |text: &str| text.starts_with('{') && !text.contains(['}', '\n']);
+        let incomplete = parts.last().and_then(|p| p["data"].as_str()).is_some_and(incomplete);
         let wanted = if case["expect"] == "same" { reference.len() } else { 1 };
         listen(&mut client, wanted, incomplete)
     };
