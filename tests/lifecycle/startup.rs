@@ -155,7 +155,9 @@ fn check_and_print_config_start_nothing() {
     let dir = crate::support::Dir::new(None);
     let good = dir.file("good.toml", 0o644, None, OPEN.as_bytes());
     let bad = dir.file("bad.toml", 0o644, None, b"[[socket]]\nkindz = 1\n");
-    let run = |args: &[&str]| Command::new(env!("CARGO_BIN_EXE_nsecd")).args(args).env_clear().output().unwrap();
+    let run = |args: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_nsecd")).args(args).env_clear().env("HOME", dir.path()).output().unwrap()
+    };
     let check = run(&["--check", good.to_str().unwrap()]);
     assert!(check.status.success(), "{check:?}");
     assert_eq!(run(&["--check", bad.to_str().unwrap()]).status.code(), Some(1));

@@ -45,7 +45,9 @@ pub fn kilobytes(pid: i32, field: &str) -> u64 {
 pub fn descriptors(pid: i32) -> BTreeMap<i32, String> {
     let mut all = BTreeMap::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten() {
-        let target = fs::read_link(entry.path()).unwrap().to_string_lossy().into_owned();
+        // A descriptor may be closed while we look.
+        let Ok(target) = fs::read_link(entry.path()) else { continue };
+        let target = target.to_string_lossy();
         let what = target.split(":[").next().unwrap_or_default().to_string();
         all.insert(entry.file_name().to_string_lossy().parse().unwrap(), what);
     }

@@ -53,22 +53,19 @@ fn run(ask: Ask) -> ExitCode {
             3,
         );
     };
-    match exchange(path, &request) {
-        Ok(reply) => match serde_json::from_str::<Value>(&reply) {
-            Ok(value) => {
-                let refused = value.get("error").is_some_and(|e| !e.is_null());
-                show(reply.trim_end(), ExitCode::from(u8::from(refused)))
-            }
-            Err(e) => complain(&format!("the reply from {} is not JSON: {e}", path.display()), 3),
-        },
+    let reply = match exchange(path, &request) {
+        Ok(reply) => reply,
         Err(e) => {
-            let advice = match e.kind() {
-                io::ErrorKind::PermissionDenied => "the socket belongs to another user (its mode and owner decide)",
-                io::ErrorKind::ConnectionRefused => "no nsecd listens there: start it",
-                _ => "is it nsecd's agent socket?",
-            };
-            complain(&format!("asking {}: {e}; {advice}", path.display()), 3)
+            let advice = "is nsecd running, and may this user connect (the socket's mode and owner decide)?";
+            return complain(&format!("asking {}: {e}; {advice}", path.display()), 3);
         }
+    };
+    match serde_json::from_str::<Value>(&reply) {
+        Ok(value) => {
+            let refused = value.get("error").is_some_and(|e| !e.is_null());
+            show(reply.trim_end(), ExitCode::from(u8::from(refused)))
+        }
+        Err(e) => complain(&format!("the reply from {} is not JSON: {e}", path.display()), 3),
     }
 }
 
@@ -107,15 +104,12 @@ fn default_sockets() -> Vec<PathBuf> {
         return vec![path.into()];
     }
     let uid = fs::metadata("/proc/self").map(|m| m.uid()).unwrap_or_default();
-    let mut paths = Vec::new();
-    if let Some(dir) = env::var_os("XDG_RUNTIME_DIR").filter(|d| !d.is_empty()) {
-        paths.push(Path::new(&dir).join("nostr-signer.sock"));
-    }
+    let runtime = env::var_os("XDG_RUNTIME_DIR").filter(|d| !d.is_empty());
+    let mut paths: Vec<PathBuf> = runtime.map(|d| Path::new(&d).join("nostr-signer.sock")).into_iter().collect();
     if uid == 0 {
         paths.push("/run/nsecd/agents/signer.sock".into());
     }
-    paths.push(format!("/run/user/{uid}/nostr-signer.sock").into());
-    paths.push(format!("/tmp/nsecd-{uid}/nostr-signer.sock").into());
+    paths.extend(["/run/user/", "/tmp/nsecd-"].map(|dir| format!("{dir}{uid}/nostr-signer.sock").into()));
     paths
 }
 
