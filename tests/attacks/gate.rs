@@ -6,9 +6,11 @@
 //! accepted, tests of this file fail.
 
 use crate::support::role::Gate;
-use crate::support::{Dir, PUBLIC_KEY};
+use crate::support::{Dir, PUBLIC_KEY, not_root, process};
+use nix::sys::socket::{ControlMessage, MsgFlags, Shutdown, sendmsg, shutdown};
 use sha2::{Digest, Sha256};
-use std::io::{Read, Write};
+use std::io::{IoSlice, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -197,8 +199,7 @@ fn the_largest_event_is_hashed_whole_and_one_cut_short_is_not_forwarded() {
     forwarded(&mut gate, &largest);
     gate.broker.write_all(&(largest.len() as u32).to_be_bytes()).unwrap();
     gate.broker.write_all(&largest[..largest.len() - 1]).unwrap();
-    nix::sys::socket::shutdown(std::os::fd::AsRawFd::as_raw_fd(&gate.broker), nix::sys::socket::Shutdown::Write)
-        .unwrap();
+    shutdown(gate.broker.as_raw_fd(), Shutdown::Write).unwrap();
     assert_eq!(gate.forwarded(), None);
     assert_eq!(gate.role.child.wait().unwrap().code(), Some(0));
 }
@@ -214,4 +215,23 @@ fn a_reply_left_behind_for_another_gate_is_never_passed_on() {
     let id = gate.forwarded().unwrap();
     let reply = gate.reply().unwrap();
     assert_eq!((&reply[..32], &reply[33..]), (&id[..], &[0x55; 64][..]));
+}
+
+#[test]
+fn descriptors_passed_by_a_hijacked_broker_stay_outside() {
+    if not_root("reading the descriptors of a non-dumpable process") {
+        return;
+    }
+    let dir = Dir::new(None);
+    let mut gate = Gate::start(&dir, "1", "any", "none");
+    let pid = gate.role.child.id() as i32;
+    let before = process::descriptors(pid);
+    let event = event(1_700_000_000, "1");
+    let length = (event.len() as u32).to_be_bytes();
+    let passed = [gate.record.as_raw_fd(); 8];
+    let rights = [ControlMessage::ScmRights(&passed)];
+    let parts = [IoSlice::new(&length), IoSlice::new(&event)];
+    sendmsg::<()>(gate.broker.as_raw_fd(), &parts, &rights, MsgFlags::empty(), None).unwrap();
+    assert!(gate.forwarded().is_some() && gate.reply().is_some());
+    assert_eq!(process::descriptors(pid), before);
 }

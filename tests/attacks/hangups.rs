@@ -1,7 +1,7 @@
 //! A9: clients that go away at any moment are ordinary. Two of these each killed the reference daemon.
 
 use crate::support::daemon::{OPEN, ROLES};
-use crate::support::{Client, Nsecd, client, process};
+use crate::support::{Nsecd, client, process};
 use serde_json::json;
 use std::net::Shutdown;
 
@@ -61,18 +61,17 @@ fn a_client_that_leaves_in_the_middle_leaves_no_descriptor_behind() {
     nsecd.serves();
     let mut kept = nsecd.connect();
     kept.public_key();
-    let count = |kept: &mut Client| {
-        // Everything that came before this answer has been handled when it arrives.
-        kept.public_key();
-        kept.public_key();
-        process::descriptors(broker).len()
-    };
-    let before = count(&mut kept);
+    let before = process::descriptors(broker).len();
     for part in ["", "{", "{\"method\":\"sign_ev", "{\"method\":\"get_public_key\"}\n{", "x"] {
         for _ in 0..50 {
             let mut client = nsecd.connect();
             let _ = client.try_send(part);
         }
     }
-    assert!(count(&mut kept) <= before, "{:?}", process::descriptors(broker));
+    // Each answer is a turn of the broker's loop; what has gone is noticed within some turns.
+    let freed = (0..10_000).any(|_| {
+        kept.public_key();
+        process::descriptors(broker).len() <= before
+    });
+    assert!(freed, "{:?}", process::descriptors(broker));
 }

@@ -3,6 +3,7 @@
 use crate::support::role::{ask_holder, key_holder};
 use crate::support::{KEY_HEX, KEY_NSEC, PUBLIC_KEY, event, missing, not_root, process};
 use std::fs::File;
+use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 use std::process::Command;
 
@@ -28,6 +29,18 @@ fn every_form_of_a_key_gives_the_same_public_key() {
             let (role, _gate) = key_holder(&[form, newline.as_bytes()].concat());
             assert_eq!(event::hex(&role.hello.public_key), PUBLIC_KEY);
         }
+    }
+}
+
+#[test]
+fn a_frame_of_any_other_size_ends_the_key_holder_without_an_answer() {
+    for size in [1, 31, 33, 64, 97, 4096] {
+        let (mut role, mut gate) = key_holder(KEY_HEX.as_bytes());
+        gate.write_all(&vec![9; size]).unwrap();
+        let mut reply = Vec::new();
+        gate.read_to_end(&mut reply).unwrap();
+        assert!(reply.is_empty(), "{size} bytes were answered");
+        assert_eq!(role.child.wait().unwrap().code(), Some(3), "{size} bytes");
     }
 }
 
