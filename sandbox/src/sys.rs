@@ -111,7 +111,7 @@ pub(crate) fn limit(resource: libc::__rlimit_resource_t, to: u64) -> Result<usiz
 }
 
 /// close_range(2) of every descriptor from `first` up.
-pub(crate) fn close_from(first: u32) -> Result<usize> {
+pub fn close_from(first: u32) -> Result<usize> {
     // SAFETY: takes no pointer; no Rust object owns a descriptor at this point of a role's start.
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) })
 }

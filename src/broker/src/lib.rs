@@ -1,1 +1,33 @@
-//! placeholder
+//! The broker: reads agents' bytes, applies policy, asks the gate. Holds no key and can open nothing.
+//!
+//! ```text
+//! bytes → frame → json → request → event → policy (principal, session, limits, queue) → gate → reply
+//!                                            └── refusals: alert log
+//! ```
+//! Each step knows the ones before it and none after. `server` and `connection` move the bytes, `crowd` says who gives
+//! way; `sys` alone is unsafe.
+
+#![deny(unsafe_code)]
+
+pub mod alert;
+pub mod clock;
+pub mod connection;
+pub mod crowd;
+pub mod event;
+pub mod frame;
+pub mod gate;
+pub mod json;
+pub mod limits;
+mod operator_log;
+pub mod policy;
+pub mod principal;
+pub mod queue;
+pub mod reply;
+pub mod request;
+pub mod server;
+pub mod session;
+mod start;
+#[allow(unsafe_code, reason = "the one file for calls that nix has no safe form for")]
+pub mod sys;
+
+pub use start::main;

@@ -1,0 +1,175 @@
+//! Who holds how many connections and how many bytes, and who gives way when there are too many.
+//!
+//! At a principal's cap its oldest idle connection goes, then its longest-stalled half request; a request that is
+//! complete never does. No step looks at more than one connection, however many there are.
+
+use std::collections::{BTreeSet, HashMap};
+
+use crate::principal::Principal;
+
+/// Bytes that each connection holds free of charge.
+pub const FREE: usize = 16 * 1024;
+/// Bytes that one principal may hold beyond that.
+const PER_PRINCIPAL: usize = 8 * 1024 * 1024;
+/// Bytes that all may hold beyond that.
+const IN_ALL: usize = 64 * 1024 * 1024;
+/// Milliseconds without a byte after which half a request gives way.
+const STALLED: u64 = 2000;
+
+/// How a connection stands in its principal's queue for giving way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stand {
+    /// Sent nothing, owed nothing, since this time.
+    Idle(u64),
+    /// Half a request, its last byte at this time.
+    Partial(u64),
+    /// A complete request.
+    Busy,
+}
+
+#[derive(Default)]
+struct Group {
+    connections: usize,
+    bytes: usize,
+    idle: BTreeSet<(u64, u64)>,
+    partial: BTreeSet<(u64, u64)>,
+}
+
+/// All connections, by principal.
+pub struct Crowd {
+    groups: HashMap<Principal, Group>,
+    connections: usize,
+    bytes: usize,
+    most: usize,
+    most_each: usize,
+}
+
+impl Crowd {
+    /// `most` connections in all, `most_each` per principal.
+    pub fn new(most: usize, most_each: usize) -> Crowd {
+        Crowd { groups: HashMap::new(), connections: 0, bytes: 0, most, most_each }
+    }
+
+    /// Whether there is room for one more of anybody's.
+    pub fn is_full(&self) -> bool {
+        self.connections >= self.most
+    }
+
+    /// Whether this principal has as many as it may have.
+    pub fn is_crowded(&self, who: Principal) -> bool {
+        self.groups.get(&who).is_some_and(|g| g.connections >= self.most_each)
+    }
+
+    /// Connections of one principal.
+    pub fn connections(&self, who: Principal) -> usize {
+        self.groups.get(&who).map_or(0, |g| g.connections)
+    }
+
+    /// The connection of `who` that gives way: the oldest idle one, else the longest stalled.
+    pub fn yielding(&self, who: Principal, now: u64) -> Option<u64> {
+        let group = self.groups.get(&who)?;
+        let stalled = group.partial.first().filter(|(heard, _)| now.saturating_sub(*heard) >= STALLED);
+        group.idle.first().or(stalled).map(|(_, id)| *id)
+    }
+
+    /// The oldest idle connection of the principal that has most of all.
+    pub fn yielding_of_all(&self) -> Option<u64> {
+        let largest = self.groups.values().filter(|g| !g.idle.is_empty()).max_by_key(|g| g.connections)?;
+        largest.idle.first().map(|(_, id)| *id)
+    }
+
+    /// A new connection, standing so.
+    pub fn join(&mut self, id: u64, who: Principal, stand: Stand) {
+        self.connections += 1;
+        self.groups.entry(who).or_default().connections += 1;
+        self.stand(id, who, Stand::Busy, stand);
+    }
+
+    /// A connection that stood so goes, with the bytes it was charged for.
+    pub fn leave(&mut self, id: u64, who: Principal, stood: Stand, charged: usize) {
+        self.stand(id, who, stood, Stand::Busy);
+        self.connections -= 1;
+        self.bytes -= charged;
+        if let Some(group) = self.groups.get_mut(&who) {
+            group.connections -= 1;
+            group.bytes -= charged;
+            if group.connections == 0 {
+                self.groups.remove(&who);
+            }
+        }
+    }
+
+    /// A connection stands otherwise now.
+    pub fn stand(&mut self, id: u64, who: Principal, before: Stand, after: Stand) {
+        let Some(group) = self.groups.get_mut(&who) else { return };
+        match before {
+            Stand::Idle(since) => group.idle.remove(&(since, id)),
+            Stand::Partial(since) => group.partial.remove(&(since, id)),
+            Stand::Busy => false,
+        };
+        match after {
+            Stand::Idle(since) => group.idle.insert((since, id)),
+            Stand::Partial(since) => group.partial.insert((since, id)),
+            Stand::Busy => false,
+        };
+    }
+
+    /// Charges a connection that holds `weight` bytes and was charged `charged`; the new charge, and whether it
+    /// is within the principal's budget and that of all.
+    pub fn charge(&mut self, who: Principal, charged: usize, weight: usize) -> (usize, bool) {
+        let charge = weight.saturating_sub(FREE);
+        self.bytes = self.bytes - charged + charge;
+        let Some(group) = self.groups.get_mut(&who) else { return (charge, false) };
+        group.bytes = group.bytes - charged + charge;
+        (charge, charge <= charged || (group.bytes <= PER_PRINCIPAL && self.bytes <= IN_ALL))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: Principal = Principal { socket: 0, uid: 1 };
+    const B: Principal = Principal { socket: 0, uid: 2 };
+
+    #[test]
+    fn the_oldest_idle_one_gives_way_then_the_longest_stalled_never_a_busy_one() {
+        let mut crowd = Crowd::new(100, 3);
+        crowd.join(1, A, Stand::Busy);
+        crowd.join(2, A, Stand::Partial(1000));
+        crowd.join(3, A, Stand::Idle(2000));
+        assert!(crowd.is_crowded(A) && !crowd.is_crowded(B) && !crowd.is_full());
+        assert_eq!(crowd.yielding(A, 2500), Some(3));
+        crowd.leave(3, A, Stand::Idle(2000), 0);
+        assert_eq!(crowd.yielding(A, 2500), None);
+        assert_eq!(crowd.yielding(A, 3000), Some(2));
+        crowd.stand(2, A, Stand::Partial(1000), Stand::Busy);
+        assert_eq!(crowd.yielding(A, 9000), None);
+    }
+
+    #[test]
+    fn in_all_the_one_who_has_most_gives_way() {
+        let mut crowd = Crowd::new(3, 3);
+        crowd.join(1, B, Stand::Idle(1));
+        crowd.join(2, A, Stand::Idle(5));
+        crowd.join(3, A, Stand::Idle(4));
+        assert!(crowd.is_full());
+        assert_eq!(crowd.yielding_of_all(), Some(3));
+    }
+
+    #[test]
+    fn bytes_beyond_the_free_ones_have_a_budget_per_principal_and_in_all() {
+        let mut crowd = Crowd::new(1000, 1000);
+        let mut granted = 0;
+        for id in 0..40 {
+            crowd.join(id, A, Stand::Busy);
+            granted += usize::from(crowd.charge(A, 0, FREE + 512 * 1024).1);
+        }
+        assert_eq!(granted, 16);
+        crowd.join(100, B, Stand::Busy);
+        assert!(crowd.charge(B, 0, FREE).1);
+        assert_eq!(crowd.charge(B, 0, FREE + 1), (1, true));
+        crowd.leave(100, B, Stand::Busy, 1);
+        assert_eq!(crowd.connections(B), 0);
+    }
+}

@@ -1,0 +1,193 @@
+//! The client of one account's gate: events go out in order, signatures come back in order.
+//!
+//! A reply is matched by its place and by the id in it. Anything else is a broken gate, and the broker ends with it:
+//! the supervisor replaces both, with a fresh pair between them. Never blocks.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv, send};
+use sha2::{Digest, Sha256};
+
+/// Bytes of a reply: id(32) ‖ status(1) ‖ signature(64).
+const REPLY: usize = 97;
+
+/// What the gate decided, in its own numbers (design: the gate's statuses).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// 0
+    Signed,
+    /// 1: the account's ceiling
+    OverCeiling,
+    /// 2: no row, no signature
+    NotRecorded,
+    /// 3
+    KindNotAllowed,
+    /// 4
+    Frozen,
+    /// 6
+    CreatedAtOutside,
+    /// 5, 7 and whatever else: our event was malformed, or the signature failed its verification
+    Failed(u8),
+}
+
+/// A reply and the job it is for.
+pub struct Answer<J> {
+    /// What was handed in with the event.
+    pub job: J,
+    /// The event's id.
+    pub id: [u8; 32],
+    /// The verdict.
+    pub status: Status,
+    /// The signature; zeros without one.
+    pub signature: [u8; 64],
+}
+
+struct Pending<J> {
+    job: J,
+    id: [u8; 32],
+}
+
+/// The broker's end of the pair to a gate, and the jobs `J` that wait for it.
+pub struct Gate<J> {
+    fd: OwnedFd,
+    /// Frames not yet sent, one after the other.
+    out: VecDeque<Vec<u8>>,
+    /// Bytes of the first frame that are sent.
+    sent: usize,
+    pending: VecDeque<Pending<J>>,
+    reply: [u8; REPLY],
+    got: usize,
+}
+
+impl<J> Gate<J> {
+    /// `fd`: a stream socket, non-blocking.
+    pub fn new(fd: OwnedFd) -> Gate<J> {
+        Gate { fd, out: VecDeque::new(), sent: 0, pending: VecDeque::new(), reply: [0; REPLY], got: 0 }
+    }
+
+    /// Queues an event in its canonical form.
+    pub fn ask(&mut self, canonical: &str, job: J) {
+        let length = u32::try_from(canonical.len()).unwrap_or(u32::MAX);
+        let mut frame = Vec::with_capacity(4 + canonical.len());
+        frame.extend_from_slice(&length.to_be_bytes());
+        frame.extend_from_slice(canonical.as_bytes());
+        self.out.push_back(frame);
+        self.pending.push_back(Pending { job, id: Sha256::digest(canonical).into() });
+    }
+
+    /// Sends what the socket takes.
+    ///
+    /// # Errors
+    /// The gate is gone.
+    pub fn send(&mut self) -> Result<(), String> {
+        while let Some(frame) = self.out.front() {
+            match send(self.fd.as_raw_fd(), &frame[self.sent..], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL) {
+                Ok(n) => self.sent += n,
+                Err(Errno::EAGAIN | Errno::EINTR) => return Ok(()),
+                Err(e) => return Err(format!("sending to the gate: {e}")),
+            }
+            if self.sent == frame.len() {
+                self.out.pop_front();
+                self.sent = 0;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether something waits to be sent.
+    pub fn wants_write(&self) -> bool {
+        !self.out.is_empty()
+    }
+
+    /// The next reply that has come, if one has.
+    ///
+    /// # Errors
+    /// The gate is gone, or answers what was not asked.
+    pub fn receive(&mut self) -> Result<Option<Answer<J>>, String> {
+        while self.got < REPLY {
+            match recv(self.fd.as_raw_fd(), &mut self.reply[self.got..], MsgFlags::MSG_DONTWAIT) {
+                Ok(0) => return Err("the gate has closed its end".to_owned()),
+                Ok(n) => self.got += n,
+                Err(Errno::EAGAIN | Errno::EINTR) => return Ok(None),
+                Err(e) => return Err(format!("receiving from the gate: {e}")),
+            }
+        }
+        self.got = 0;
+        let Some(Pending { job, id }) = self.pending.pop_front() else {
+            return Err("the gate answers what was not asked".to_owned());
+        };
+        if self.reply[..32] != id {
+            return Err("the gate answers for another event".to_owned());
+        }
+        let mut signature = [0; 64];
+        signature.copy_from_slice(&self.reply[33..]);
+        let status = match self.reply[32] {
+            0 => Status::Signed,
+            1 => Status::OverCeiling,
+            2 => Status::NotRecorded,
+            3 => Status::KindNotAllowed,
+            4 => Status::Frozen,
+            6 => Status::CreatedAtOutside,
+            other => Status::Failed(other),
+        };
+        Ok(Some(Answer { job, id, status, signature }))
+    }
+}
+
+impl<J> AsFd for Gate<J> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
+    fn pair() -> (Gate<u8>, OwnedFd) {
+        let (ours, theirs) =
+            socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_NONBLOCK).expect("pair");
+        (Gate::new(ours), theirs)
+    }
+
+    fn reply(canonical: &str, status: u8) -> Vec<u8> {
+        [&Sha256::digest(canonical)[..], &[status], &[9; 64]].concat()
+    }
+
+    #[test]
+    fn several_events_in_flight_come_back_in_order() {
+        let (mut gate, peer) = pair();
+        for (i, text) in ["[0,a]", "[0,b]"].iter().enumerate() {
+            gate.ask(text, i as u8);
+        }
+        gate.send().expect("room");
+        let mut sent = [0; 18];
+        assert_eq!(recv(peer.as_raw_fd(), &mut sent, MsgFlags::empty()), Ok(18));
+        assert_eq!(&sent, b"\0\0\0\x05[0,a]\0\0\0\x05[0,b]");
+        let both = [reply("[0,a]", 0), reply("[0,b]", 3)].concat();
+        for cut in both.chunks(50) {
+            send(peer.as_raw_fd(), cut, MsgFlags::empty()).expect("sent");
+        }
+        let first = gate.receive().expect("whole").expect("there");
+        assert_eq!((first.job, first.status, first.signature), (0, Status::Signed, [9; 64]));
+        let second = gate.receive().expect("whole").expect("there");
+        assert_eq!((second.job, second.status), (1, Status::KindNotAllowed));
+        assert!(gate.receive().expect("open").is_none());
+    }
+
+    #[test]
+    fn a_reply_for_another_event_or_unasked_is_a_broken_gate() {
+        let (mut gate, peer) = pair();
+        send(peer.as_raw_fd(), &reply("[0,a]", 0), MsgFlags::empty()).expect("sent");
+        assert!(gate.receive().is_err());
+        let (mut gate, peer) = pair();
+        gate.ask("[0,b]", 1);
+        send(peer.as_raw_fd(), &reply("[0,a]", 0), MsgFlags::empty()).expect("sent");
+        assert!(gate.receive().is_err());
+        drop(peer);
+        assert!(gate.receive().is_err());
+    }
+}

@@ -1,0 +1,256 @@
+//! JSON text into a tree, with every value walked, used or not.
+//!
+//! serde's derive skips what no field asks for, and with it duplicate keys, lone surrogates, invalid UTF-8 and any depth
+//! inside (measured). One visitor here sees every value, so no text passes that two parsers could read differently.
+
+use std::fmt;
+
+use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
+
+/// Values may be nested this deep; the outer object counts as one.
+pub const MAX_DEPTH: usize = 64;
+
+/// Characters of a key that an error repeats.
+const KEY_SHOWN: usize = 40;
+
+/// One JSON value.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// `null`
+    Null,
+    /// `true`, `false`
+    Bool(bool),
+    /// Digits alone that fit.
+    Unsigned(u64),
+    /// A minus sign and digits alone that fit, `-0` excepted.
+    Negative(i64),
+    /// Every other number: `1.0`, `1e3`, `-0`, 2⁶⁴.
+    Float(f64),
+    /// A string of Unicode scalar values.
+    String(String),
+    /// `[…]`
+    Array(Vec<Value>),
+    /// `{…}`
+    Object(Object),
+}
+
+/// The members of an object, each key once.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Object(Vec<(String, Value)>);
+
+impl Object {
+    /// The value of `key`.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.0.iter().find(|(k, _)| k == key).map(|(_, value)| value)
+    }
+
+    /// Takes the value of `key` out.
+    pub fn take(&mut self, key: &str) -> Option<Value> {
+        let at = self.0.iter().position(|(k, _)| k == key)?;
+        Some(self.0.swap_remove(at).1)
+    }
+
+    /// A key that occurs twice. Sorting keeps this at n log n for an object of many keys.
+    fn duplicate(&self) -> Option<&str> {
+        let mut keys: Vec<&str> = self.0.iter().map(|(key, _)| key.as_str()).collect();
+        keys.sort_unstable();
+        keys.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
+    }
+}
+
+/// Parses one object that fills `text`. The error says what is wrong and in which column.
+pub fn parse(text: &[u8]) -> Result<Object, serde_json::Error> {
+    let mut reader = serde_json::Deserializer::from_slice(text);
+    let value = Walk { depth: 1 }.deserialize(&mut reader)?;
+    reader.end()?;
+    match value {
+        Value::Object(object) => Ok(object),
+        _ => Err(de::Error::custom("expected an object")),
+    }
+}
+
+/// Appends `text` in quotes as JSON.stringify writes it: short escapes, `\u00xx` in lower case for other control
+/// characters, everything else literal. NIP-01 ids hang on this form.
+pub fn write_string(out: &mut String, text: &str) {
+    const HEX: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+    out.reserve(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        let short = match c {
+            '"' | '\\' => c,
+            '\u{8}' => 'b',
+            '\t' => 't',
+            '\n' => 'n',
+            '\u{c}' => 'f',
+            '\r' => 'r',
+            '\0'..'\u{20}' => {
+                out.push_str("\\u00");
+                out.extend([HEX[c as usize >> 4], HEX[c as usize & 15]]);
+                continue;
+            }
+            _ => {
+                out.push(c);
+                continue;
+            }
+        };
+        out.extend(['\\', short]);
+    }
+    out.push('"');
+}
+
+/// The visitor for a value at this depth.
+struct Walk {
+    depth: usize,
+}
+
+impl Walk {
+    /// Refuses an array or object that is itself one too deep.
+    fn enter<E: de::Error>(&self) -> Result<(), E> {
+        match self.depth > MAX_DEPTH {
+            true => Err(E::custom(format_args!("nested deeper than {MAX_DEPTH}"))),
+            false => Ok(()),
+        }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Walk {
+    type Value = Value;
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Value, D::Error> {
+        reader.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Walk {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(Value::Unsigned(value))
+    }
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(u64::try_from(value).map_or(Value::Negative(value), Value::Unsigned))
+    }
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(Value::Float(value))
+    }
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::String(value.to_owned()))
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        self.enter()?;
+        let mut all = Vec::new();
+        while let Some(value) = items.next_element_seed(Walk { depth: self.depth + 1 })? {
+            all.push(value);
+        }
+        Ok(Value::Array(all))
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        self.enter()?;
+        let mut all = Object::default();
+        while let Some(key) = members.next_key::<String>()? {
+            all.0.push((key, members.next_value_seed(Walk { depth: self.depth + 1 })?));
+        }
+        match all.duplicate() {
+            None => Ok(Value::Object(all)),
+            Some(key) => {
+                let shown: String = key.chars().take(KEY_SHOWN).collect();
+                Err(de::Error::custom(format_args!("duplicate key {shown:?}")))
+            }
+        }
+    }
+}
+
+impl Serialize for Value {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Value::Null => out.serialize_unit(),
+            Value::Bool(value) => out.serialize_bool(*value),
+            Value::Unsigned(value) => out.serialize_u64(*value),
+            Value::Negative(value) => out.serialize_i64(*value),
+            Value::Float(value) => out.serialize_f64(*value),
+            Value::String(value) => out.serialize_str(value),
+            Value::Array(items) => {
+                let mut seq = out.serialize_seq(Some(items.len()))?;
+                items.iter().try_for_each(|item| seq.serialize_element(item))?;
+                seq.end()
+            }
+            Value::Object(members) => {
+                let mut map = out.serialize_map(Some(members.0.len()))?;
+                members.0.iter().try_for_each(|(key, value)| map.serialize_entry(key, value))?;
+                map.end()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &[u8]) -> String {
+        parse(text).expect_err("this text must be refused").to_string()
+    }
+
+    #[test]
+    fn ignored_values_are_walked_like_used_ones() {
+        assert!(error(br#"{"a":{"x":1,"y":2,"x":3}}"#).starts_with("duplicate key \"x\""));
+        assert!(error(br#"{"a":1,"\u0061":2}"#).starts_with("duplicate key \"a\""));
+        for lone in [r"\ud800", r"\udc00", r"a\ud800b", r"\ude00\ud83d", r"\ud83d\u0041"] {
+            assert!(parse(format!("{{\"a\":[\"{lone}\"]}}").as_bytes()).is_err(), "{lone}");
+            assert!(parse(format!("{{\"{lone}\":1}}").as_bytes()).is_err(), "{lone}");
+        }
+        assert!(error(b"{\"a\":\"\xed\xa0\x80\"}").contains("unicode"));
+        assert!(error(b"{\"a\":[\"\xff\"]}").contains("unicode"));
+        assert!(error(br#"{"a":1e400}"#).contains("out of range"));
+        for text in [&b"{} {}"[..], b"{\"a\":1,}", b"{bad json}", b"{'a':1}", b"{\"a\":NaN}", b"{\"a\":01}", b"[]", b""]
+        {
+            assert!(parse(text).is_err(), "{}", String::from_utf8_lossy(text));
+        }
+    }
+
+    #[test]
+    fn sixty_four_levels_pass_and_sixty_five_do_not() {
+        let nested = |levels: usize| {
+            let inner = levels - 1;
+            format!("{{\"a\":{}{}}}", "[".repeat(inner), "]".repeat(inner))
+        };
+        assert!(parse(nested(64).as_bytes()).is_ok());
+        assert!(error(nested(65).as_bytes()).starts_with("nested deeper than 64"));
+        let objects = format!("{}1{}", "{\"a\":".repeat(65), "}".repeat(65));
+        assert!(error(objects.as_bytes()).starts_with("nested deeper than 64"));
+        assert!(error(nested(100_000).as_bytes()).starts_with("nested deeper than 64"));
+    }
+
+    #[test]
+    fn only_plain_digits_are_integers() {
+        let object =
+            parse(br#"{"a":1,"b":-1,"c":-0,"d":1.0,"e":1e3,"f":18446744073709551616,"g":18446744073709551615}"#)
+                .expect("valid JSON");
+        assert_eq!(object.get("a"), Some(&Value::Unsigned(1)));
+        assert_eq!(object.get("b"), Some(&Value::Negative(-1)));
+        for key in ["c", "d", "e", "f"] {
+            assert!(matches!(object.get(key), Some(Value::Float(_))), "{key}");
+        }
+        assert_eq!(object.get("g"), Some(&Value::Unsigned(u64::MAX)));
+    }
+
+    #[test]
+    fn strings_are_written_as_json_stringify_writes_them() {
+        let mut out = String::new();
+        write_string(&mut out, "\u{0}\u{8}\t\n\u{b}\u{c}\r\u{1f}\"\\/\u{7f}\u{2028}😀");
+        assert_eq!(
+            serde_json::to_string("\u{0}\u{8}\t\n\u{b}\u{c}\r\u{1f}\"\\/\u{7f}\u{2028}😀").ok(),
+            Some(out.clone())
+        );
+        assert_eq!(out, "\"\\u0000\\b\\t\\n\\u000b\\f\\r\\u001f\\\"\\\\/\u{7f}\u{2028}😀\"");
+    }
+}

@@ -1,0 +1,377 @@
+//! The decision: may this principal have this, now?
+//!
+//! Every method goes the same way: token, method, account, the session's life, then the method's own rules, windows
+//! last. Pure: time and randomness are arguments, nothing is written. The gate holds the account's ceiling besides, for
+//! the day this code is hijacked; what is decided here is per socket, session and principal.
+
+use std::collections::HashMap;
+
+use nsecd_policy::{Bind, Policy, Socket};
+
+use crate::clock::Now;
+use crate::event::{Draft, Texts};
+use crate::limits::{Exceeded, Meter};
+use crate::principal::Principal;
+use crate::reply::{self, Code, Error};
+use crate::request::{Call, Crypto, Method, Token};
+use crate::session::{Denial, Sessions, TokenHash};
+
+mod sessions;
+
+/// The gate takes no longer event: bytes of its canonical form.
+pub const MAX_EVENT: usize = 512 * 1024;
+/// Characters of an account's name that an error repeats.
+const NAME_SHOWN: usize = 100;
+const MINUTE: u64 = 60_000;
+/// What the alert log says of a token that another principal presents.
+const FOREIGN: &str = "Invalid session token: the session is another principal's";
+
+/// What becomes of a call.
+#[derive(Debug)]
+pub enum Verdict {
+    /// This line, and perhaps an alert.
+    Answer(Answer),
+    /// An error, and perhaps an alert.
+    Refused(Refusal),
+    /// A window is full; the socket's policy lets such a request wait this many seconds (0: not at all).
+    Limited(Refusal, u64),
+    /// To the gate.
+    Sign(Grant),
+}
+
+/// A call that is answered at once.
+#[derive(Debug)]
+pub struct Answer {
+    /// What the client reads.
+    pub line: String,
+    /// What the alert log says, if anything.
+    pub alert: Option<String>,
+}
+
+impl From<String> for Answer {
+    fn from(line: String) -> Answer {
+        Answer { line, alert: None }
+    }
+}
+
+/// A call that is answered with an error.
+#[derive(Debug)]
+pub struct Refusal {
+    /// What the client reads.
+    pub error: Error,
+    /// What the alert log says, where it says more than the client may know.
+    pub alert: Option<String>,
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Refusal {
+        Refusal { error, alert: None }
+    }
+}
+
+fn refuse<T>(code: Code, text: impl Into<String>) -> Result<T, Refusal> {
+    Err(Error::new(code, text).into())
+}
+
+/// An admitted signature.
+#[derive(Debug)]
+pub struct Grant {
+    /// Index of the account, and so of the gate.
+    pub account: usize,
+    /// The event.
+    pub texts: Texts,
+    /// Its slot in every window it counts in.
+    pub slot: Slot,
+}
+
+/// A reserved slot: to be given to [`Engine::settle`] exactly once.
+#[derive(Clone, Copy, Debug)]
+pub struct Slot {
+    who: Principal,
+    session: Option<TokenHash>,
+    at: u64,
+}
+
+/// A principal's windows outside any session.
+#[derive(Default)]
+struct Meters {
+    signatures: Meter,
+    starts: Meter,
+}
+
+/// The policy and everything it has to remember.
+pub struct Engine {
+    policy: Policy,
+    sessions: Sessions,
+    principals: HashMap<Principal, Meters>,
+    totals: Vec<Meter>,
+}
+
+/// Where the randomness of tokens comes from.
+pub type Random<'a> = &'a mut dyn FnMut() -> [u8; 32];
+
+/// What sign_event asks for, its account and session settled.
+struct Wanted<'a> {
+    draft: &'a Draft,
+    account: usize,
+    session: Option<TokenHash>,
+    behind: bool,
+}
+
+/// The session that a call presents, found but not yet known to live.
+#[derive(Clone, Copy)]
+struct Presented {
+    hash: TokenHash,
+    account: usize,
+}
+
+impl Engine {
+    /// With nothing remembered.
+    pub fn new(policy: Policy) -> Engine {
+        let totals = policy.sockets.iter().map(|_| Meter::default()).collect();
+        Engine { policy, sessions: Sessions::default(), principals: HashMap::new(), totals }
+    }
+
+    /// Decides one call. Called again for a call that waited: everything is looked at anew. `behind`: requests of this
+    /// principal's are waiting, so that one which may wait has to, whatever the windows say.
+    pub fn decide(&mut self, call: &Call, who: Principal, behind: bool, now: Now, random: Random) -> Verdict {
+        match self.answer(call, who, behind, now, random) {
+            Ok(verdict) => verdict,
+            Err(refusal) => Verdict::Refused(refusal),
+        }
+    }
+
+    /// A slot's end: `signed` counts the signature, anything else gives the slot back.
+    pub fn settle(&mut self, slot: Slot, signed: bool) {
+        let session = slot.session.and_then(|hash| self.sessions.get_mut(&hash));
+        if signed {
+            if let Some(session) = session {
+                session.sign_count += 1;
+            }
+            return;
+        }
+        if let Some(session) = session {
+            session.meter.release(slot.at);
+        }
+        if let Some(meters) = self.principals.get_mut(&slot.who) {
+            meters.signatures.release(slot.at);
+        }
+        self.totals[usize::from(slot.who.socket)].release(slot.at);
+    }
+
+    /// Forgets what no longer counts. To be called now and then.
+    pub fn sweep(&mut self, now: Now) {
+        self.sessions.sweep(now);
+        self.principals.retain(|_, m| !(m.signatures.is_empty(now.boot) && m.starts.is_empty(now.boot)));
+    }
+
+    fn socket(&self, who: Principal) -> &Socket {
+        &self.policy.sockets[usize::from(who.socket)]
+    }
+
+    fn answer(
+        &mut self,
+        call: &Call,
+        who: Principal,
+        behind: bool,
+        now: Now,
+        random: Random,
+    ) -> Result<Verdict, Refusal> {
+        let presented = self.presented(&call.token, who)?;
+        self.offers(&call.method, who)?;
+        let account = match call.method {
+            // These name no account: what such a parameter says cannot contradict anything.
+            Method::ListAccounts | Method::SessionInfo(_) | Method::SessionRevoke(_) | Method::Crypto(_) => Ok(0),
+            _ => self.account(call.account.as_deref(), presented, who),
+        }?;
+        if let Some(Presented { hash, .. }) = presented {
+            self.sessions.touch(&hash, now).map_err(denied)?;
+        }
+        let session = presented.map(|p| p.hash);
+        Ok(Verdict::Answer(match &call.method {
+            Method::GetPublicKey => reply::public_key(&self.policy.accounts[account].public_key).into(),
+            Method::ListAccounts => self.list_accounts(who).into(),
+            Method::SessionStart { scope, ttl } => {
+                self.start(sessions::Wish { scope, ttl: *ttl, account, parent: session }, who, now, random)?.into()
+            }
+            Method::SessionInfo(token) => self.info(token, who, now),
+            Method::SessionRevoke(token) => self.revoke(token, who),
+            Method::SignEvent(draft) => return self.sign(Wanted { draft, account, session, behind }, who, now),
+            Method::Crypto(crypto) => {
+                return Err(crypto.failure(Code::Unavailable, "not supported by this version of nsecd").into());
+            }
+        }))
+    }
+
+    fn presented(&self, token: &Token, who: Principal) -> Result<Option<Presented>, Refusal> {
+        let hash = match token {
+            Token::None => return Ok(None),
+            Token::Malformed => return Err(denied(Denial::Unknown)),
+            Token::Given(token) => TokenHash::of(token),
+        };
+        let session = self.sessions.find(&hash, who).map_err(denied)?;
+        Ok(Some(Presented { hash, account: session.account }))
+    }
+
+    fn offers(&self, method: &Method, who: Principal) -> Result<(), Refusal> {
+        let has = |wanted| self.socket(who).methods.contains(&wanted);
+        const WHY: &str = "this socket does not allow it";
+        match method {
+            Method::SignEvent(_) if !has(nsecd_policy::Method::SignEvent) => {
+                refuse(Code::Forbidden, format!("Method not allowed: sign_event: {WHY}"))
+            }
+            Method::Crypto(crypto) if !has(class(*crypto)) => Err(crypto.failure(Code::Forbidden, WHY).into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// The account that a call means. Never another one than it names.
+    fn account(&self, name: Option<&str>, presented: Option<Presented>, who: Principal) -> Result<usize, Refusal> {
+        let named = name.filter(|name| *name != "default");
+        let wanted = match (named, presented) {
+            (None, Some(presented)) => return Ok(presented.account),
+            (None, None) => &self.policy.default_account,
+            (Some(name), _) => name,
+        };
+        let loaded = &self.socket(who).accounts;
+        let found = self.policy.accounts.iter().position(|a| a.name == wanted && loaded.contains(&a.name));
+        let Some(found) = found else {
+            let shown: String = named.unwrap_or("default").chars().take(NAME_SHOWN).collect();
+            let text = format!("Unknown or unloaded account: {shown}. Loaded: {}", loaded.join(", "));
+            return refuse(Code::Forbidden, text);
+        };
+        match presented {
+            Some(presented) if presented.account != found => {
+                let own = &self.policy.accounts[presented.account].name;
+                refuse(Code::OutOfScope, format!("Account {wanted} is not the session's account {own}"))
+            }
+            _ => Ok(found),
+        }
+    }
+
+    fn list_accounts(&self, who: Principal) -> String {
+        let default = &self.policy.default_account;
+        let listed = &self.socket(who).accounts;
+        let mut accounts: Vec<_> = self.policy.accounts.iter().filter(|a| listed.contains(&a.name)).collect();
+        accounts.sort_by_key(|a| a.name != *default);
+        reply::accounts(accounts.iter().map(|a| (a.name.as_str(), a.public_key.as_str(), a.name == *default)))
+    }
+
+    fn sign(&mut self, wanted: Wanted, who: Principal, now: Now) -> Result<Verdict, Refusal> {
+        let Wanted { draft, account, session, behind } = wanted;
+        self.allows_kind(draft.kind, session.as_ref(), who)?;
+        let socket = self.socket(who);
+        let created_at = draft.created_at.map_or(now.wall_seconds(), i64::from);
+        if let Some((lo, hi)) = socket.created_at {
+            let age = created_at - now.wall_seconds();
+            if age < lo || age > hi {
+                let text =
+                    format!("created_at {created_at} is outside the window of {lo:+} to {hi:+} seconds from now");
+                return refuse(Code::OutOfScope, text);
+            }
+        }
+        let own = &self.policy.accounts[account].public_key;
+        if draft.pubkey.as_ref().is_some_and(|named| !named.eq_ignore_ascii_case(own)) {
+            return refuse(Code::BadRequest, "Invalid pubkey: not the account's key");
+        }
+        let texts = draft.settle(own, u32::try_from(created_at).unwrap_or(u32::MAX));
+        if texts.canonical.len() > MAX_EVENT {
+            let text =
+                format!("Event too large: {} bytes in canonical form, at most {MAX_EVENT}", texts.canonical.len());
+            return refuse(Code::TooLarge, text);
+        }
+        let socket = self.socket(who);
+        let wait = if session.is_some() { socket.on_limit_wait } else { socket.tokenless_on_limit_wait };
+        if let Some(exceeded) = self.exceeded(session.as_ref(), who, now.boot) {
+            return Ok(Verdict::Limited(rate_error(exceeded), wait));
+        }
+        if behind && wait > 0 {
+            let text = "Rate limit: earlier requests are still waiting".to_owned();
+            return Ok(Verdict::Limited(rate_error(Exceeded { text, retry_after_ms: 1000 }), wait));
+        }
+        Ok(Verdict::Sign(Grant { account, texts, slot: self.reserve(session, who, now.boot) }))
+    }
+
+    fn allows_kind(&self, kind: u16, session: Option<&TokenHash>, who: Principal) -> Result<(), Refusal> {
+        let Socket { kinds, tokenless, .. } = self.socket(who);
+        let session = session.and_then(|hash| self.sessions.on_socket(hash, who.socket));
+        match session {
+            Some(session) if !session.scope.contains(&kind) => {
+                let scope = reply::kinds(&session.scope);
+                refuse(Code::OutOfScope, format!("Event kind {kind} not in session scope {scope}"))
+            }
+            None if !tokenless.contains(kind) => {
+                refuse(Code::NoSession, format!("Event kind {kind} not allowed without a session token"))
+            }
+            // A scope lies within the ceiling from the start; a list of tokenless kinds is held to it here.
+            _ if !kinds.contains(kind) => {
+                let ceiling = reply::ceiling(kinds);
+                refuse(Code::OutOfScope, format!("Event kind {kind} not in socket ceiling {ceiling}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The first full window: the session's, then the principal's, then the socket's total.
+    fn exceeded(&self, session: Option<&TokenHash>, who: Principal, now: u64) -> Option<Exceeded> {
+        let Socket { limits, total, .. } = self.socket(who);
+        let check = |meter: &Meter, limits: &Option<_>| limits.as_ref().and_then(|l| meter.check(l, now));
+        let session = session.and_then(|hash| self.sessions.on_socket(hash, who.socket));
+        let full = [
+            session.and_then(|s| check(&s.meter, limits)),
+            self.principals.get(&who).and_then(|m| check(&m.signatures, limits)),
+            check(&self.totals[usize::from(who.socket)], total)
+                .map(|e| Exceeded { text: format!("{} for the whole socket", e.text), ..e }),
+        ];
+        full.into_iter()
+            .flatten()
+            .reduce(|first, other| Exceeded { retry_after_ms: first.retry_after_ms.max(other.retry_after_ms), ..first })
+    }
+
+    /// Takes a slot in every window, and binds the session to its first signer.
+    fn reserve(&mut self, session: Option<TokenHash>, who: Principal, now: u64) -> Slot {
+        let Socket { limits, total, bind, .. } = &self.policy.sockets[usize::from(who.socket)];
+        if let Some(session) = session.and_then(|hash| self.sessions.get_mut(&hash)) {
+            if *bind == Bind::FirstUse {
+                session.owner.get_or_insert(who);
+            }
+            if limits.is_some() {
+                session.meter.reserve(now);
+            }
+        }
+        if limits.is_some() {
+            self.principals.entry(who).or_default().signatures.reserve(now);
+        }
+        if total.is_some() {
+            self.totals[usize::from(who.socket)].reserve(now);
+        }
+        Slot { who, session, at: now }
+    }
+}
+
+/// The method of the configuration that a call belongs to.
+fn class(crypto: Crypto) -> nsecd_policy::Method {
+    match crypto {
+        Crypto::Nip44Encrypt | Crypto::Nip44Decrypt => nsecd_policy::Method::Nip44,
+        Crypto::Nip04Encrypt | Crypto::Nip04Decrypt => nsecd_policy::Method::Nip04,
+        Crypto::WrapDm | Crypto::UnwrapGiftWrap => nsecd_policy::Method::Dm,
+    }
+}
+
+fn denied(denial: Denial) -> Refusal {
+    let invalid = Error::new(Code::NoSession, "Invalid session token");
+    match denial {
+        Denial::Unknown => invalid.into(),
+        Denial::Foreign => Refusal { error: invalid, alert: Some(FOREIGN.to_owned()) },
+        Denial::Expired => Error::new(Code::Expired, "Session expired").into(),
+    }
+}
+
+fn rate_error(exceeded: Exceeded) -> Refusal {
+    let mut error = Error::new(Code::RateLimited, exceeded.text);
+    error.retry_after_ms = Some(exceeded.retry_after_ms.max(1));
+    error.into()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,341 @@
+use nsecd_policy::{Account, Limits, Method as Offer};
+
+use super::*;
+use crate::request;
+use nsecd_policy::Kinds;
+
+const KEY: &str = "f9308a019258c31049344f85f89d5229b531c845836f99b08601f113bce036f9";
+const START: Now = Now { boot: 1_000_000, wall: 1_800_000_000_000 };
+const A: Principal = Principal { socket: 0, uid: 1000 };
+const B: Principal = Principal { socket: 0, uid: 1001 };
+
+fn socket() -> Socket {
+    Socket {
+        path: "/run/a.sock".into(),
+        listener_fd: -1,
+        alert_fd: -1,
+        alert_size: 0,
+        peer_uids: None,
+        kinds: Kinds::List(vec![1, 7, 1111]),
+        max_ttl: 3600,
+        tokenless: Kinds::List(vec![1]),
+        methods: vec![Offer::SignEvent],
+        accounts: vec!["default".into()],
+        bind: Bind::FirstUse,
+        on_limit_wait: 0,
+        tokenless_on_limit_wait: 20,
+        created_at: Some((-3600, 900)),
+        max_request: 65536,
+        limits: Some(Limits { burst: 5, burst_window: 10, per_minute: 10, per_hour: 100 }),
+        total: Some(Limits { burst: 20, burst_window: 10, per_minute: 40, per_hour: 400 }),
+        sessions_per_minute: 6,
+        live_sessions: 8,
+    }
+}
+
+fn engine_with(change: impl FnOnce(&mut Socket)) -> Engine {
+    let mut first = socket();
+    change(&mut first);
+    let account =
+        |name: &str, public_key: &str| Account { name: name.into(), public_key: public_key.into(), gate_fd: -1 };
+    let mut second = socket();
+    second.accounts = vec!["business".into(), "default".into()];
+    Engine::new(Policy {
+        accounts: vec![account("business", &"b".repeat(64)), account("default", KEY)],
+        sockets: vec![first, second],
+        default_account: "default".into(),
+        log_size: 1 << 20,
+        syslog_fd: None,
+        max_connections: 100,
+        max_connections_per_principal: 10,
+    })
+}
+
+fn engine() -> Engine {
+    engine_with(|_| {})
+}
+
+fn at(seconds: u64) -> Now {
+    Now { boot: START.boot + 1000 * seconds, wall: START.wall + 1000 * seconds }
+}
+
+fn ask(engine: &mut Engine, who: Principal, now: Now, text: &str) -> Verdict {
+    let call = request::parse(text.as_bytes()).expect("a call");
+    let mut seed = 0u8;
+    let live = engine.sessions.started_by(who) as u8;
+    engine.decide(&call, who, false, now, &mut || {
+        seed += 1;
+        [seed ^ live << 4 ^ (now.boot / 1000) as u8 ^ (who.uid as u8) << 1; 32]
+    })
+}
+
+fn sign(engine: &mut Engine, who: Principal, now: Now, kind: u16, token: Option<&str>) -> Verdict {
+    let token = token.map_or(String::new(), |t| format!(",\"session_token\":\"{t}\""));
+    ask(engine, who, now, &format!(r#"{{"method":"sign_event","params":{{"kind":{kind},"content":"x"{token}}}}}"#))
+}
+
+fn start(engine: &mut Engine, who: Principal, now: Now, params: &str) -> Result<String, (Code, String)> {
+    match ask(engine, who, now, &format!(r#"{{"method":"session_start","params":{params}}}"#)) {
+        Verdict::Answer(answer) => Ok(answer.line),
+        other => Err(refused(other)),
+    }
+}
+
+fn token(line: &str) -> String {
+    line.split('"').nth(5).expect("a token").to_owned()
+}
+
+fn refused(verdict: Verdict) -> (Code, String) {
+    match verdict {
+        Verdict::Refused(refusal) | Verdict::Limited(refusal, _) => (refusal.error.code, refusal.error.text),
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+fn answered(verdict: Verdict) -> Answer {
+    match verdict {
+        Verdict::Answer(answer) => answer,
+        other => panic!("not answered: {other:?}"),
+    }
+}
+
+fn granted(verdict: Verdict) -> Grant {
+    match verdict {
+        Verdict::Sign(grant) => grant,
+        other => panic!("not granted: {other:?}"),
+    }
+}
+
+#[test]
+fn without_a_token_only_listed_kinds_are_signed() {
+    let mut engine = engine();
+    let grant = granted(sign(&mut engine, A, START, 1, None));
+    assert_eq!(grant.account, 1);
+    assert!(grant.texts.canonical.starts_with(&format!("[0,\"{KEY}\",1800000000,1,[],")));
+    for kind in [0, 3, 5, 7, 13, 10002, 22242, 27235] {
+        let (code, text) = refused(sign(&mut engine, A, START, kind, None));
+        assert_eq!((code, text), (Code::NoSession, format!("Event kind {kind} not allowed without a session token")));
+    }
+    let mut engine = engine_with(|s| s.tokenless = Kinds::Any);
+    assert_eq!(refused(sign(&mut engine, A, START, 0, None)).0, Code::OutOfScope);
+}
+
+#[test]
+fn a_session_signs_its_scope_and_nothing_else() {
+    let mut engine = engine();
+    let token = token(&start(&mut engine, A, START, r#"{"scope":"1,7","ttl":"60"}"#).expect("within the ceiling"));
+    granted(sign(&mut engine, A, START, 7, Some(&token)));
+    let (code, text) = refused(sign(&mut engine, A, START, 1111, Some(&token)));
+    assert_eq!((code, text.as_str()), (Code::OutOfScope, "Event kind 1111 not in session scope [1,7]"));
+    assert_eq!(refused(sign(&mut engine, A, START, 1, Some("nope"))).1, "Invalid session token");
+    assert_eq!(refused(sign(&mut engine, A, START, 1, Some(""))).1, "Invalid session token");
+    assert_eq!(refused(sign(&mut engine, A, at(60), 7, Some(&token))), (Code::Expired, "Session expired".into()));
+    assert_eq!(refused(sign(&mut engine, A, at(60), 7, Some(&token))).1, "Invalid session token");
+}
+
+#[test]
+fn an_omitted_scope_or_ttl_is_clipped_and_an_explicit_one_is_refused() {
+    let mut engine = engine();
+    let line = start(&mut engine, A, START, "{}").expect("defaults");
+    assert!(
+        line.ends_with(&format!("\"expiresAt\":{},\"allowedKinds\":[1,1111]}}}}", START.wall + 3_600_000)),
+        "{line}"
+    );
+    let (code, text) = start(&mut engine, A, START, r#"{"scope":"1,0"}"#).expect_err("above the ceiling");
+    assert_eq!((code, text.as_str()), (Code::OutOfScope, "Scope kind 0 not in socket ceiling [1,7,1111]"));
+    let (code, text) = start(&mut engine, A, START, r#"{"ttl":3601}"#).expect_err("above the ceiling");
+    assert_eq!((code, text.as_str()), (Code::OutOfScope, "ttl 3601 exceeds the socket ceiling, 3600 seconds"));
+    assert!(start(&mut engine, A, START, r#"{"ttl":"99999999999999999999"}"#).is_err());
+    let mut other = engine_with(|s| s.kinds = Kinds::List(vec![7, 0]));
+    assert!(start(&mut other, A, START, "{}").expect("the ceiling's own").ends_with("\"allowedKinds\":[7,0]}}"));
+    let mut any = engine_with(|s| s.kinds = Kinds::Any);
+    assert!(start(&mut any, A, START, "{}").expect("the default").ends_with("\"allowedKinds\":[1,9734,1111]}}"));
+}
+
+#[test]
+fn a_narrower_session_is_never_wider_or_longer() {
+    let mut engine = engine();
+    let parent = token(&start(&mut engine, A, START, r#"{"scope":"7,1","ttl":100}"#).expect("a session"));
+    let with = |params: &str| format!("{{\"session_token\":\"{parent}\"{params}}}");
+    let line = start(&mut engine, A, at(10), &with("")).expect("clipped to the parent");
+    assert!(line.contains(&format!("\"expiresAt\":{},\"allowedKinds\":[1]", START.wall + 100_000)), "{line}");
+    let (code, text) = start(&mut engine, A, at(10), &with(",\"scope\":\"1111\"")).expect_err("wider");
+    assert_eq!((code, text.as_str()), (Code::OutOfScope, "Scope kind 1111 not in session scope [7,1]"));
+    assert!(start(&mut engine, A, at(10), &with(",\"ttl\":91")).is_err());
+    let child = token(&start(&mut engine, A, at(10), &with(",\"ttl\":90,\"scope\":\"7\"")).expect("narrower"));
+    granted(sign(&mut engine, A, at(99), 7, Some(&child)));
+    let revoke = format!(r#"{{"method":"session_revoke","params":{{"token":"{parent}"}}}}"#);
+    assert_eq!(answered(ask(&mut engine, A, at(99), &revoke)).line, r#"{"revoked":true}"#);
+    assert_eq!(refused(sign(&mut engine, A, at(99), 7, Some(&child))).0, Code::NoSession);
+}
+
+#[test]
+fn the_first_signer_owns_a_session_and_others_raise_an_alert() {
+    let mut engine = engine();
+    let token = token(&start(&mut engine, A, START, "{}").expect("a session"));
+    let info = format!(r#"{{"method":"session_info","params":{{"token":"{token}"}}}}"#);
+    let seen = answered(ask(&mut engine, B, START, &info));
+    assert_eq!((seen.line.as_str(), seen.alert.is_some()), (reply::NO_SESSION_INFO, true));
+    let grant = granted(sign(&mut engine, B, START, 1, Some(&token)));
+    engine.settle(grant.slot, true);
+    let Verdict::Refused(refusal) = sign(&mut engine, A, START, 1, Some(&token)) else { panic!("bound to B") };
+    assert_eq!(refusal.error.text, "Invalid session token");
+    assert!(refusal.alert.is_some_and(|a| a.contains("another principal")));
+    for who in [A, B] {
+        assert!(answered(ask(&mut engine, who, START, &info)).line.contains("\"signCount\":1,"));
+    }
+    let other_socket = Principal { socket: 1, uid: 1000 };
+    assert!(answered(ask(&mut engine, other_socket, START, &info)).alert.is_none());
+    let revoke = info.replace("session_info", "session_revoke");
+    assert_eq!(answered(ask(&mut engine, other_socket, START, &revoke)).line, r#"{"revoked":false}"#);
+}
+
+#[test]
+fn under_bind_starter_nobody_else_uses_a_session() {
+    let mut engine = engine_with(|s| s.bind = Bind::Starter);
+    let token = token(&start(&mut engine, A, START, "{}").expect("a session"));
+    assert_eq!(refused(sign(&mut engine, B, START, 1, Some(&token))).0, Code::NoSession);
+    granted(sign(&mut engine, A, START, 1, Some(&token)));
+}
+
+#[test]
+fn new_sessions_bring_a_principal_no_new_signatures() {
+    let mut engine = engine();
+    let mut made = 0;
+    for _ in 0..6 {
+        let token = token(&start(&mut engine, A, START, "{}").expect("a session"));
+        for _ in 0..5 {
+            if let Verdict::Sign(grant) = sign(&mut engine, A, START, 1, Some(&token)) {
+                engine.settle(grant.slot, true);
+                made += 1;
+            }
+        }
+    }
+    assert_eq!(made, 5);
+    let (code, text) = start(&mut engine, A, START, "{}").expect_err("six a minute");
+    assert_eq!((code, text.as_str()), (Code::RateLimited, "Rate limit: 6/6 sessions per minute"));
+    granted(sign(&mut engine, B, START, 1, None));
+}
+
+#[test]
+fn all_principals_of_a_socket_share_its_total() {
+    let mut engine = engine();
+    let made: usize = (0..10)
+        .map(|uid| {
+            let who = Principal { socket: 0, uid };
+            (0..5).filter(|_| matches!(sign(&mut engine, who, START, 1, None), Verdict::Sign(_))).count()
+        })
+        .sum();
+    assert_eq!(made, 20);
+    let text = refused(sign(&mut engine, Principal { socket: 0, uid: 50 }, START, 1, None)).1;
+    assert_eq!(text, "Rate limit: burst exceeded (20/20 in 10s) for the whole socket");
+    granted(sign(&mut engine, Principal { socket: 1, uid: 50 }, START, 1, None));
+}
+
+#[test]
+fn refused_and_failed_requests_use_no_slot() {
+    let mut engine = engine();
+    for _ in 0..20 {
+        let grant = granted(sign(&mut engine, A, START, 1, None));
+        engine.settle(grant.slot, false);
+        refused(sign(&mut engine, A, START, 0, None));
+    }
+    for _ in 0..5 {
+        granted(sign(&mut engine, A, START, 1, None));
+    }
+    let Verdict::Limited(refusal, wait) = sign(&mut engine, A, at(1), 1, None) else { panic!("the burst is used up") };
+    assert_eq!(wait, 20);
+    assert_eq!(refusal.error.text, "Rate limit: burst exceeded (5/5 in 10s)");
+    assert_eq!(refusal.error.retry_after_ms, Some(9000));
+}
+
+#[test]
+fn an_account_is_never_replaced_by_another() {
+    let mut engine = engine();
+    let key = |engine: &mut Engine, socket, params: &str| {
+        let text = format!(r#"{{"method":"get_public_key","params":{params}}}"#);
+        ask(engine, Principal { socket, uid: 1 }, START, &text)
+    };
+    for params in ["null", "{}", r#"{"account":""}"#, r#"{"account":"default"}"#, r#"{"account":null}"#] {
+        assert_eq!(answered(key(&mut engine, 0, params)).line, format!("{{\"pubkey\":\"{KEY}\"}}"));
+    }
+    for name in ["business", "x", "DEFAULT"] {
+        let (code, text) = refused(key(&mut engine, 0, &format!(r#"{{"account":"{name}"}}"#)));
+        assert_eq!((code, text), (Code::Forbidden, format!("Unknown or unloaded account: {name}. Loaded: default")));
+    }
+    assert!(answered(key(&mut engine, 1, r#"{"account":"business"}"#)).line.contains("bbbb"));
+    assert!(refused(key(&mut engine, 1, r#"{"account":"y"}"#)).1.ends_with("Loaded: business, default"));
+    let list = answered(ask(&mut engine, Principal { socket: 1, uid: 1 }, START, r#"{"method":"list_accounts"}"#)).line;
+    assert!(
+        list.starts_with("{\"accounts\":[{\"name\":\"default\",") && list.ends_with("\"default\":false}]}"),
+        "{list}"
+    );
+}
+
+#[test]
+fn a_session_carries_its_account() {
+    let mut engine = engine();
+    let who = Principal { socket: 1, uid: 1 };
+    let token = token(&start(&mut engine, who, START, r#"{"account":"business"}"#).expect("a session"));
+    assert_eq!(granted(sign(&mut engine, who, START, 1, Some(&token))).account, 0);
+    let params = format!(r#"{{"kind":1,"content":"","session_token":"{token}","account":"business"}}"#);
+    granted(ask(&mut engine, who, START, &format!(r#"{{"method":"sign_event","params":{params}}}"#)));
+    let child = start(&mut engine, who, START, &format!(r#"{{"session_token":"{token}","account":"other"}}"#));
+    assert!(child.is_err_and(|(_, text)| text.starts_with("Unknown or unloaded account: other")));
+}
+
+#[test]
+fn created_at_and_pubkey_must_not_contradict() {
+    let mut engine = engine();
+    let mut with = |fields: &str| {
+        let text = format!(r#"{{"method":"sign_event","params":{{"kind":1,"content":"",{fields}}}}}"#);
+        ask(&mut engine, A, START, &text)
+    };
+    for (offset, fine) in [(-3600, true), (-3601, false), (900, true), (901, false)] {
+        let verdict = with(&format!("\"created_at\":{}", 1_800_000_000 + offset));
+        assert_eq!(matches!(verdict, Verdict::Sign(_)), fine, "{offset}");
+    }
+    granted(with(&format!("\"pubkey\":\"{}\",\"id\":\"ff\",\"sig\":5", KEY.to_uppercase())));
+    assert_eq!(refused(with("\"pubkey\":\"5cbdf0646e\"")).0, Code::BadRequest);
+}
+
+#[test]
+fn methods_are_those_of_the_socket() {
+    let mut engine = engine();
+    let nip44 = r#"{"method":"nip44_encrypt","params":{"plaintext":"x","peer_pubkey":"y"}}"#;
+    let Verdict::Refused(refusal) = ask(&mut engine, A, START, nip44) else { panic!("not allowed") };
+    assert!(refusal.error.line().starts_with(r#"{"result":null,"error":"nip44_encrypt failed: "#));
+    assert_eq!(refusal.error.code, Code::Forbidden);
+    let mut engine = engine_with(|s| s.methods = vec![Offer::Nip44, Offer::Dm]);
+    assert_eq!(refused(ask(&mut engine, A, START, nip44)).0, Code::Unavailable);
+    let with_token = nip44.replace("\"plaintext\"", "\"session_token\":\"\",\"plaintext\"");
+    assert_eq!(refused(ask(&mut engine, A, START, &with_token)).0, Code::NoSession);
+    assert_eq!(refused(sign(&mut engine, A, START, 1, None)).0, Code::Forbidden);
+    let unwrap = r#"{"method":"unwrap_gift_wrap","params":{"event":{}}}"#;
+    assert!(refused(ask(&mut engine, A, START, unwrap)).1.starts_with("Unwrap failed: "));
+}
+
+#[test]
+fn nothing_is_remembered_for_ever() {
+    let mut engine = engine();
+    for uid in 0..10 {
+        let who = Principal { socket: 0, uid };
+        start(&mut engine, who, START, "{}").expect("a session");
+        sign(&mut engine, who, START, 1, None);
+    }
+    engine.sweep(at(3599));
+    assert_eq!(engine.principals.len(), 10);
+    engine.sweep(at(3600 + 3600));
+    assert!(engine.principals.is_empty());
+    assert!((0..10).all(|uid| engine.sessions.started_by(Principal { socket: 0, uid }) == 0));
+}
+
+#[test]
+fn a_request_that_may_wait_stands_behind_those_that_do() {
+    let mut engine = engine();
+    let call = request::parse(br#"{"method":"sign_event","params":{"kind":1,"content":""}}"#).expect("a call");
+    let verdict = engine.decide(&call, A, true, START, &mut || [0; 32]);
+    assert!(matches!(verdict, Verdict::Limited(_, 20)));
+    let mut engine = engine_with(|s| s.tokenless_on_limit_wait = 0);
+    assert!(matches!(engine.decide(&call, A, true, START, &mut || [0; 32]), Verdict::Sign(_)));
+}

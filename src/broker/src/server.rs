@@ -1,0 +1,414 @@
+//! The event loop: one thread, one epoll, everything bounded.
+//!
+//! A request moves forward only: bytes, frame, call, decision, gate, reply. Must never wait for a client, a log or a
+//! gate; every wait is an entry in epoll or in the table of due times.
+
+mod accept;
+mod outside;
+mod requests;
+
+use std::collections::{BTreeSet, HashMap};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nsecd_policy::Policy;
+
+use crate::alert::AlertLog;
+use crate::clock::{Clock, Now};
+use crate::connection::{Connection, Input, State};
+use crate::crowd::{Crowd, Stand};
+use crate::event::Texts;
+use crate::gate::Gate;
+use crate::policy::{Engine, Slot};
+use crate::principal::Principal;
+use crate::queue::Queues;
+use crate::reply::{Code, Error};
+
+/// Milliseconds from a request's first byte to its last.
+const REQUEST: u64 = 30_000;
+/// Milliseconds for a client to take its reply.
+const REPLY: u64 = 30_000;
+/// Milliseconds between requests.
+const IDLE: u64 = 300_000;
+/// Milliseconds that the rest of an oversized request is discarded for, and the silence that ends it sooner.
+const LINGER: u64 = 5_000;
+const SILENCE: u64 = 250;
+/// Milliseconds between looks at what has quietly ended.
+const SWEEP: u64 = 10_000;
+/// Milliseconds to finish what is in flight when told to end.
+const DRAIN: u64 = 5_000;
+/// Bytes received at a time.
+const BUFFER: usize = 64 * 1024;
+/// Requests served from one connection before others have their turn.
+const TURN: usize = 16;
+
+/// What an epoll event is about: a class in the upper bits, an index or a connection's number below.
+const LISTENER: u64 = 1 << 56;
+const GATE: u64 = 2 << 56;
+const CONTROL: u64 = 3 << 56;
+const POLICY: u64 = 4 << 56;
+const CLASS: u64 = 0xff << 56;
+
+/// The end of the broker, in an operator's words; empty for the end that was asked for.
+pub type End = String;
+
+/// A connection and what is known of it elsewhere.
+struct Client {
+    connection: Connection,
+    /// Events it is registered for; `None`: not registered, since a hang-up would be reported without end.
+    interest: Option<EpollFlags>,
+    /// Its entry in the table of due times.
+    due: Option<u64>,
+    /// How it stands in the crowd.
+    stand: Stand,
+    /// Bytes it is charged for.
+    charged: usize,
+}
+
+/// A signature under way: who asked, and what the reply needs.
+struct Job {
+    client: u64,
+    who: Principal,
+    slot: Slot,
+    texts: Texts,
+    account: usize,
+    kind: u16,
+    token: Option<String>,
+}
+
+/// The broker's state.
+pub struct Server<C: Clock> {
+    clock: C,
+    epoll: Epoll,
+    policy: Policy,
+    engine: Engine,
+    listeners: Vec<OwnedFd>,
+    alerts: Vec<AlertLog>,
+    gates: Vec<Gate<Job>>,
+    control: OwnedFd,
+    clients: HashMap<u64, Client>,
+    next_client: u64,
+    crowd: Crowd,
+    queues: Queues<Principal, u64>,
+    /// (CLOCK_BOOTTIME ms, connection)
+    due: BTreeSet<(u64, u64)>,
+    next_sweep: u64,
+    accepting: bool,
+    draining: Option<u64>,
+    served: bool,
+    buffer: Vec<u8>,
+}
+
+/// The descriptors that the policy names, taken.
+pub struct Files {
+    /// To the supervisor.
+    pub control: OwnedFd,
+    /// The policy pipe; its end is the supervisor's.
+    pub policy: OwnedFd,
+    /// One for each socket.
+    pub listeners: Vec<OwnedFd>,
+    /// One for each socket.
+    pub alerts: Vec<AlertLog>,
+    /// One for each account.
+    pub gates: Vec<OwnedFd>,
+}
+
+impl<C: Clock> Server<C> {
+    /// Everything in place, nothing served yet.
+    ///
+    /// # Errors
+    /// epoll(7) could not be set up.
+    pub fn new(policy: Policy, files: Files, clock: C) -> nix::Result<Server<C>> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let readable = |class, index: usize| EpollEvent::new(EpollFlags::EPOLLIN, class | index as u64);
+        for (i, listener) in files.listeners.iter().enumerate() {
+            epoll.add(listener, readable(LISTENER, i))?;
+        }
+        for (i, gate) in files.gates.iter().enumerate() {
+            epoll.add(gate, readable(GATE, i))?;
+        }
+        epoll.add(&files.control, readable(CONTROL, 0))?;
+        epoll.add(&files.policy, readable(POLICY, 0))?;
+        // The pipe is only ever watched for its end; the policy has been read from it.
+        std::mem::forget(files.policy);
+        Ok(Server {
+            clock,
+            epoll,
+            engine: Engine::new(policy.clone()),
+            listeners: files.listeners,
+            alerts: files.alerts,
+            gates: files.gates.into_iter().map(Gate::new).collect(),
+            control: files.control,
+            clients: HashMap::new(),
+            next_client: 0,
+            crowd: Crowd::new(policy.max_connections, policy.max_connections_per_principal),
+            policy,
+            queues: Queues::default(),
+            due: BTreeSet::new(),
+            next_sweep: 0,
+            accepting: true,
+            draining: None,
+            served: false,
+            buffer: vec![0; BUFFER],
+        })
+    }
+
+    /// Serves until told to end.
+    pub fn run(&mut self) -> End {
+        let mut events = vec![EpollEvent::empty(); 256];
+        loop {
+            let ready = match self.epoll.wait(&mut events, self.patience()) {
+                Ok(ready) => ready,
+                Err(Errno::EINTR) => 0,
+                Err(e) => return format!("epoll_wait: {e}"),
+            };
+            for event in &events[..ready] {
+                if let Err(end) = self.handle(event.data(), event.events()) {
+                    return end;
+                }
+            }
+            if let Err(end) = self.pass_time() {
+                return end;
+            }
+        }
+    }
+
+    /// Until the next thing is due.
+    fn patience(&self) -> EpollTimeout {
+        let now = self.clock.now().boot;
+        let first = self.due.first().map_or(u64::MAX, |(due, _)| *due);
+        let due = first.min(self.next_sweep).min(self.draining.unwrap_or(u64::MAX));
+        // One more than the rest, since milliseconds are rounded down.
+        let left = due.saturating_sub(now).saturating_add(1).min(60_000);
+        EpollTimeout::try_from(i32::try_from(left).unwrap_or(60_000)).unwrap_or(EpollTimeout::ZERO)
+    }
+
+    fn handle(&mut self, data: u64, events: EpollFlags) -> Result<(), End> {
+        let index = (data & !CLASS) as usize;
+        match data & CLASS {
+            LISTENER => self.accept(index),
+            GATE => self.gate_ready(index)?,
+            CONTROL => self.control_ready()?,
+            POLICY => return Err("the supervisor is gone".to_owned()),
+            _ => self.client_ready(data, events),
+        }
+        Ok(())
+    }
+
+    /// A client's socket is ready.
+    fn client_ready(&mut self, id: u64, events: EpollFlags) {
+        let now = self.clock.now();
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        match client.connection.state {
+            State::Waiting { .. } | State::Signing { .. } => {
+                // Nothing is read now: only a hang-up is reported, and again and again. The reply's write will tell.
+                if events.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR) {
+                    let _ = self.epoll.delete(&client.connection);
+                    client.interest = None;
+                }
+                return;
+            }
+            State::Replying => {}
+            State::Reading => {
+                client.connection.receive(&mut self.buffer, now.boot);
+            }
+            State::Lingering { .. } => {
+                let mut turns = 0;
+                loop {
+                    match client.connection.receive(&mut self.buffer, now.boot) {
+                        Input::Bytes if turns < TURN => turns += 1,
+                        Input::Bytes | Input::Nothing => break,
+                        Input::End => return self.close(id),
+                    }
+                }
+            }
+        }
+        self.advance(id);
+    }
+
+    /// Takes a connection as far as it goes without waiting, then files it under what it waits for.
+    fn advance(&mut self, id: u64) {
+        for _ in 0..TURN {
+            let Some(client) = self.clients.get_mut(&id) else { return };
+            let on = match client.connection.state {
+                State::Reading => self.read(id),
+                State::Replying => self.write(id),
+                State::Waiting { .. } | State::Signing { .. } | State::Lingering { .. } => false,
+            };
+            if !on {
+                return self.file(id);
+            }
+        }
+        // Others first; what is buffered here has no event of its own, so it is due at once.
+        self.file(id);
+        self.set_due(id, Some(0));
+    }
+
+    /// Sends a reply's rest; true if the connection can go on.
+    fn write(&mut self, id: u64) -> bool {
+        let now = self.clock.now().boot;
+        let Some(client) = self.clients.get_mut(&id) else { return false };
+        let connection = &mut client.connection;
+        match connection.send() {
+            Ok(false) => return false,
+            Ok(true) if connection.last => self.farewell(id, now),
+            Ok(true) => {
+                connection.state = State::Reading;
+                connection.began = None;
+                connection.heard = now;
+                if self.draining.is_some() {
+                    self.close(id);
+                }
+            }
+            Err(_) => self.close(id),
+        }
+        true
+    }
+
+    /// Closes after a last reply. What the client has sent meanwhile is taken first: closing over unread bytes
+    /// would turn its end of file into a reset.
+    fn farewell(&mut self, id: u64, now: u64) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        let connection = &mut client.connection;
+        connection.state = State::Lingering { until: now + LINGER };
+        if connection.linger && !connection.ended {
+            return;
+        }
+        for _ in 0..TURN {
+            match connection.receive(&mut self.buffer, now) {
+                Input::Bytes => {}
+                Input::Nothing | Input::End => return self.close(id),
+            }
+        }
+    }
+
+    /// Files a connection under the events and times it waits for, and charges it for what it holds.
+    fn file(&mut self, id: u64) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        let connection = &client.connection;
+        let who = connection.who;
+        let (charged, within) = self.crowd.charge(who, client.charged, connection.weight());
+        client.charged = charged;
+        let stand = match connection.state {
+            State::Reading if connection.is_idle() => Stand::Idle(connection.heard),
+            State::Reading => Stand::Partial(connection.heard),
+            _ => Stand::Busy,
+        };
+        self.crowd.stand(id, who, client.stand, stand);
+        client.stand = stand;
+        let (wanted, due) = match connection.state {
+            State::Reading => {
+                let due = connection.began.map_or(connection.heard + IDLE, |began| began + REQUEST);
+                (EpollFlags::EPOLLIN, Some(due))
+            }
+            State::Replying => (EpollFlags::EPOLLOUT, Some(connection.heard + REQUEST + REPLY)),
+            State::Lingering { until } => {
+                let silence = if connection.linger { connection.heard + SILENCE } else { until };
+                (EpollFlags::EPOLLIN, Some(until.min(silence)))
+            }
+            State::Signing { .. } => (EpollFlags::empty(), None),
+            State::Waiting { .. } => (EpollFlags::empty(), client.due),
+        };
+        let event = EpollEvent::new(wanted, id);
+        let done = match client.interest {
+            Some(interest) if interest == wanted => Ok(()),
+            Some(_) => self.epoll.modify(connection, &mut { event }),
+            // Taken out for its hang-up: back only to find out that the reply cannot be sent.
+            None if wanted.is_empty() => Ok(()),
+            None => self.epoll.add(connection, event),
+        };
+        client.interest = if client.interest.is_none() && wanted.is_empty() { None } else { Some(wanted) };
+        let partial = matches!(connection.state, State::Reading);
+        self.set_due(id, due);
+        if done.is_err() {
+            self.close(id);
+        } else if !within && partial {
+            let text = "Too many bytes held by unfinished requests: try again later";
+            self.refuse(id, Error::new(Code::Unavailable, text), true);
+            self.advance(id);
+        }
+    }
+
+    fn set_due(&mut self, id: u64, due: Option<u64>) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        if client.due == due {
+            return;
+        }
+        if let Some(before) = std::mem::replace(&mut client.due, due) {
+            self.due.remove(&(before, id));
+        }
+        if let Some(due) = due {
+            self.due.insert((due, id));
+        }
+    }
+
+    /// Ends a connection, whatever it was doing. A signature under way goes on and counts.
+    fn close(&mut self, id: u64) {
+        let Some(client) = self.clients.remove(&id) else { return };
+        let who = client.connection.who;
+        if let Some(due) = client.due {
+            self.due.remove(&(due, id));
+        }
+        self.crowd.leave(id, who, client.stand, client.charged);
+        if matches!(client.connection.state, State::Waiting { .. }) {
+            self.queues.leave(who, id);
+        }
+        drop(client);
+        if !self.accepting && self.draining.is_none() {
+            self.resume_accepting();
+        }
+    }
+
+    /// What time does: deadlines, waits that are over, forgetting.
+    fn pass_time(&mut self) -> Result<(), End> {
+        let now = self.clock.now();
+        while let Some(&(due, id)) = self.due.first() {
+            if due > now.boot {
+                break;
+            }
+            self.set_due(id, None);
+            self.time_out(id, now);
+        }
+        if now.boot >= self.next_sweep {
+            self.next_sweep = now.boot + SWEEP;
+            self.engine.sweep(now);
+            for alerts in &mut self.alerts {
+                alerts.flush(now);
+            }
+            if !self.accepting && self.draining.is_none() {
+                self.resume_accepting();
+            }
+        }
+        match self.draining {
+            Some(until) if self.clients.is_empty() || now.boot >= until => Err(End::new()),
+            _ => Ok(()),
+        }
+    }
+
+    fn time_out(&mut self, id: u64, now: Now) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        let connection = &client.connection;
+        match connection.state {
+            State::Reading if connection.began.is_some_and(|began| now.boot >= began + REQUEST) => {
+                let text = format!("Request not complete within {} s", REQUEST / 1000);
+                self.refuse(id, Error::new(Code::BadRequest, text), true);
+                self.advance(id);
+            }
+            State::Reading if connection.is_idle() && now.boot >= connection.heard + IDLE => self.close(id),
+            State::Replying if now.boot >= connection.heard + REQUEST + REPLY => self.close(id),
+            // More of its buffered requests.
+            State::Reading | State::Replying => self.advance(id),
+            State::Lingering { .. } => self.close(id),
+            State::Waiting { .. } => self.wake(id, now),
+            State::Signing { .. } => {}
+        }
+    }
+}
+
+impl<C: Clock> AsFd for Server<C> {
+    /// Readable when something is to do.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.0.as_fd()
+    }
+}

@@ -1,0 +1,115 @@
+//! New connections: who they are, whether there is room, and who gives way.
+
+use nix::errno::Errno;
+use nix::sys::epoll::{EpollEvent, EpollFlags};
+use nix::sys::socket::{MsgFlags, getsockopt, send, sockopt::PeerCredentials};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use super::{Client, LISTENER, Server};
+use crate::alert::Alert;
+use crate::clock::Clock;
+use crate::connection::Connection;
+use crate::crowd::Stand;
+use crate::principal::Principal;
+use crate::reply::{Code, Error};
+use crate::sys;
+
+/// Connections accepted before those that are there have their turn.
+const BATCH: usize = 32;
+
+impl<C: Clock> Server<C> {
+    /// A listening socket has somebody waiting.
+    pub(super) fn accept(&mut self, index: usize) {
+        for _ in 0..BATCH {
+            if self.crowd.is_full() {
+                match self.crowd.yielding_of_all() {
+                    Some(oldest) => self.close(oldest),
+                    None => return self.stop_accepting(),
+                }
+            }
+            let Some(listener) = self.listeners.get(index) else { return };
+            match sys::accept(listener) {
+                Ok(fd) => self.welcome(fd, index),
+                Err(Errno::EAGAIN) => return,
+                // Gone before it was accepted.
+                Err(Errno::ECONNABORTED | Errno::EINTR) => {}
+                // No descriptors, no memory: those that wait stay in the backlog.
+                Err(e) => {
+                    log::warn!("accept: {e}: accepting again when a connection ends");
+                    return self.stop_accepting();
+                }
+            }
+        }
+    }
+
+    fn welcome(&mut self, fd: OwnedFd, index: usize) {
+        let now = self.clock.now();
+        let socket = u16::try_from(index).unwrap_or(u16::MAX);
+        let who = match getsockopt(&fd, PeerCredentials) {
+            Ok(peer) => Principal { socket, uid: peer.uid() },
+            Err(e) => return log::warn!("a peer without credentials is refused: {e}"),
+        };
+        let max_request = self.policy.sockets[index].max_request;
+        if !who.may_connect(self.policy.sockets[index].peer_uids.as_deref()) {
+            let text = format!("uid {} may not use this socket", who.uid);
+            return self.turn_away(&fd, index, &Error::new(Code::Forbidden, text));
+        }
+        if self.crowd.is_crowded(who) {
+            match self.crowd.yielding(who, now.boot) {
+                Some(oldest) => self.close(oldest),
+                None => {
+                    let text = format!("Too many connections: {} with requests in flight", self.crowd.connections(who));
+                    return self.turn_away(&fd, index, &Error::new(Code::Unavailable, text));
+                }
+            }
+        }
+        let id = self.next_client;
+        self.next_client += 1;
+        if self.epoll.add(&fd, EpollEvent::new(EpollFlags::EPOLLIN, id)).is_err() {
+            return;
+        }
+        let stand = Stand::Idle(now.boot);
+        self.crowd.join(id, who, stand);
+        let connection = Connection::new(fd, who, max_request, now.boot);
+        let interest = Some(EpollFlags::EPOLLIN);
+        self.clients.insert(id, Client { connection, interest, due: None, stand, charged: 0 });
+        // Most clients have sent their request by now.
+        self.client_ready(id, EpollFlags::EPOLLIN);
+    }
+
+    /// One line and the end; a new socket's buffer takes it.
+    fn turn_away(&mut self, fd: &OwnedFd, index: usize, error: &Error) {
+        let now = self.clock.now();
+        let line = error.line() + "\n";
+        let _ = send(fd.as_raw_fd(), line.as_bytes(), MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
+        // Taken, so that the client reads the line and an end of file rather than a reset.
+        let _ = nix::sys::socket::recv(fd.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_DONTWAIT);
+        let alert = Alert { method: "connect", verb: "rejected", text: &error.text, kind: None, token: None };
+        self.alert(index, &alert, now);
+    }
+
+    fn stop_accepting(&mut self) {
+        if std::mem::replace(&mut self.accepting, false) {
+            for listener in &self.listeners {
+                let _ = self.epoll.delete(listener);
+            }
+        }
+    }
+
+    pub(super) fn resume_accepting(&mut self) {
+        self.accepting = true;
+        for (i, listener) in self.listeners.iter().enumerate() {
+            let _ = self.epoll.add(listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER | i as u64));
+        }
+    }
+
+    /// Accepts no more, closes who is not in the middle of a request, and lets the rest finish.
+    pub(super) fn drain(&mut self) {
+        self.stop_accepting();
+        self.draining = Some(self.clock.now().boot + super::DRAIN);
+        let idle: Vec<u64> = self.clients.iter().filter(|(_, c)| c.stand != Stand::Busy).map(|(id, _)| *id).collect();
+        for id in idle {
+            self.close(id);
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! The gates, the supervisor and the alert logs.
+
+use nix::errno::Errno;
+use nix::sys::epoll::{EpollEvent, EpollFlags};
+use nix::sys::socket::{MsgFlags, send};
+use nsecd_policy::control::{self, Control};
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd};
+
+use super::{End, GATE, Server};
+use crate::alert::Alert;
+use crate::clock::{Clock, Now};
+use crate::sys;
+
+impl<C: Clock> Server<C> {
+    /// Sends to a gate and takes its replies.
+    pub(super) fn gate_ready(&mut self, index: usize) -> Result<(), End> {
+        self.push_gate(index)?;
+        while let Some(answer) = self.gates[index].receive()? {
+            self.signed(answer);
+        }
+        Ok(())
+    }
+
+    /// Sends what a gate takes now, and asks epoll for the rest.
+    pub(super) fn push_gate(&mut self, index: usize) -> Result<(), End> {
+        let gate = &mut self.gates[index];
+        let waited = gate.wants_write();
+        gate.send()?;
+        let waits = gate.wants_write();
+        if waited || waits {
+            let wanted = if waits { EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT } else { EpollFlags::EPOLLIN };
+            let mut event = EpollEvent::new(wanted, GATE | index as u64);
+            self.epoll.modify(gate.as_fd(), &mut event).map_err(|e| format!("epoll_ctl: {e}"))?;
+        }
+        Ok(())
+    }
+
+    /// Frames from the supervisor.
+    pub(super) fn control_ready(&mut self) -> Result<(), End> {
+        let mut frame = [0; control::LEN + 1];
+        loop {
+            let (length, fd) = match sys::receive(&self.control, &mut frame) {
+                Ok((0, _)) => return Err("the supervisor is gone".to_owned()),
+                Ok(packet) => packet,
+                Err(Errno::EAGAIN | Errno::EINTR) => return Ok(()),
+                Err(e) => return Err(format!("receiving from the supervisor: {e}")),
+            };
+            match Control::decode(&frame[..length]) {
+                Some(Control::Drain) => self.drain(),
+                Some(Control::AlertLog(i)) => {
+                    if let Some(alerts) = self.alerts.get_mut(usize::from(i)) {
+                        alerts.new_file(fd.map(File::from));
+                    }
+                }
+                Some(Control::NoAlertLog(i)) => {
+                    if let Some(alerts) = self.alerts.get_mut(usize::from(i)) {
+                        alerts.new_file(None);
+                    }
+                }
+                _ => return Err("the supervisor sent what no supervisor of this version sends".to_owned()),
+            }
+        }
+    }
+
+    /// Writes a line to a socket's alert log.
+    pub(super) fn alert(&mut self, socket: usize, alert: &Alert<'_>, now: Now) {
+        let Some(alerts) = self.alerts.get_mut(socket) else { return };
+        alerts.write(alert, now);
+        if alerts.wants_new_file() {
+            self.tell(Control::NextAlertLog(u16::try_from(socket).unwrap_or(u16::MAX)));
+        }
+    }
+
+    /// The first request has been served: should the broker die now, that is no crash loop.
+    pub(super) fn note_served(&mut self) {
+        if !std::mem::replace(&mut self.served, true) {
+            self.tell(Control::Served);
+        }
+    }
+
+    fn tell(&self, frame: Control) {
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        if let Err(e) = send(self.control.as_raw_fd(), &frame.encode(), flags) {
+            log::warn!("the supervisor does not take a frame: {e}");
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! A request's way: framed, parsed, decided, asked of the gate, answered.
+
+use super::{Job, Server, TURN};
+use crate::alert::Alert;
+use crate::clock::{Clock, Now};
+use crate::connection::{Connection, Input, State};
+use crate::frame::{Fault, Next};
+use crate::gate::{Answer, Status};
+use crate::policy::{self, Grant, Refusal, Verdict};
+use crate::reply::{self, Code, Error};
+use crate::request::{self, Call, Method, Token};
+use crate::session::TokenHash;
+
+impl<C: Clock> Server<C> {
+    /// Takes the next request out of what has come; true if the connection can go on.
+    pub(super) fn read(&mut self, id: u64) -> bool {
+        let now = self.clock.now();
+        let Some(client) = self.clients.get_mut(&id) else { return false };
+        let connection = &mut client.connection;
+        let mut looked = connection.ended;
+        for _ in 0..TURN {
+            match connection.framer.next(looked) {
+                Next::More if connection.ended => {
+                    let cut = connection.framer.finish();
+                    match cut {
+                        Some(fault) => self.broken(id, fault, false),
+                        None => self.close(id),
+                    }
+                    return true;
+                }
+                Next::More => {
+                    note_beginning(connection, now.boot);
+                    return false;
+                }
+                Next::Look => match connection.receive(&mut self.buffer, now.boot) {
+                    Input::Bytes => {}
+                    Input::Nothing | Input::End => looked = true,
+                },
+                Next::Request { text, keep_open } => {
+                    let call = request::parse(text);
+                    connection.last = !keep_open;
+                    match call {
+                        Ok(call) => self.decide(id, call),
+                        Err(error) => self.refuse(id, error, false),
+                    }
+                    return true;
+                }
+                Next::Broken { fault, keep_open } => {
+                    self.broken(id, fault, keep_open);
+                    return true;
+                }
+            }
+        }
+        // A client that sends as fast as we look: another turn, later.
+        note_beginning(connection, now.boot);
+        false
+    }
+
+    fn broken(&mut self, id: u64, fault: Fault, keep_open: bool) {
+        let max =
+            self.clients.get(&id).map_or(0, |c| self.policy.sockets[usize::from(c.connection.who.socket)].max_request);
+        let error = match fault {
+            Fault::NotAnObject(first) => {
+                let text = format!("Parse error: a JSON object expected, found {:?}", char::from(first));
+                Error::new(Code::BadRequest, text)
+            }
+            Fault::Newline => Error::new(Code::BadRequest, "Parse error: newline before the end of the JSON object"),
+            Fault::Truncated => Error::new(Code::BadRequest, "Parse error: the JSON object is not complete"),
+            Fault::TooLarge => Error::new(Code::TooLarge, format!("Request too large: more than {max} bytes")),
+        };
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.connection.linger = fault == Fault::TooLarge;
+        }
+        self.refuse(id, error, !keep_open);
+    }
+
+    /// Answers with an error that no policy decided, and closes if it is the last.
+    pub(super) fn refuse(&mut self, id: u64, error: Error, last: bool) {
+        let now = self.clock.now();
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        client.connection.last |= last;
+        client.connection.reply(&error.line());
+        let socket = usize::from(client.connection.who.socket);
+        let alert = Alert { method: "request", verb: "rejected", text: &error.text, kind: None, token: None };
+        self.alert(socket, &alert, now);
+    }
+
+    /// Decides a call that is new, or that has waited.
+    fn decide(&mut self, id: u64, call: Call) {
+        let now = self.clock.now();
+        let Some(who) = self.clients.get(&id).map(|c| c.connection.who) else { return };
+        let behind = self.queues.is_busy(who);
+        match self.engine.decide(&call, who, behind, now, &mut random) {
+            Verdict::Answer(answer) => {
+                self.answered(id, &call, &answer, now);
+                self.note_served();
+            }
+            Verdict::Refused(refusal) => self.refused(id, &call, refusal, now),
+            Verdict::Sign(grant) => self.ask(id, &call, grant),
+            Verdict::Limited(refusal, 0) => self.refused(id, &call, refusal, now),
+            Verdict::Limited(refusal, seconds) => self.wait(id, call, refusal, seconds, now),
+        }
+    }
+
+    /// Stands in line for a slot.
+    fn wait(&mut self, id: u64, call: Call, refusal: Refusal, seconds: u64, now: Now) {
+        let Some(who) = self.clients.get(&id).map(|c| c.connection.who) else { return };
+        if !self.queues.join(who, id) {
+            return self.refused(id, &call, refusal, now);
+        }
+        let until = now.boot.saturating_add(seconds.saturating_mul(1000));
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.connection.state = State::Waiting { call: Box::new(call), until };
+        }
+        let first = self.queues.head(who) == Some(id);
+        let retry = refusal.error.retry_after_ms.filter(|_| first).map_or(until, |ms| now.boot.saturating_add(ms));
+        self.set_due(id, Some(retry.min(until)));
+    }
+
+    /// A waiting request's time has come: for another try if it is first in line, or for the end of its patience.
+    pub(super) fn wake(&mut self, id: u64, now: Now) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        let who = client.connection.who;
+        let State::Waiting { call, until } = std::mem::replace(&mut client.connection.state, State::Reading) else {
+            return;
+        };
+        let over = now.boot >= until;
+        let first = self.queues.head(who) == Some(id);
+        match self.engine.decide(&call, who, !first, now, &mut random) {
+            Verdict::Limited(refusal, _) if !over => {
+                client.connection.state = State::Waiting { call, until };
+                let retry = refusal.error.retry_after_ms.map_or(until, |ms| now.boot.saturating_add(ms.max(1)));
+                return self.set_due(id, Some(if first { retry.min(until) } else { until }));
+            }
+            Verdict::Sign(grant) => self.ask(id, &call, grant),
+            Verdict::Answer(answer) => self.answered(id, &call, &answer, now),
+            Verdict::Refused(refusal) | Verdict::Limited(refusal, _) => self.refused(id, &call, refusal, now),
+        }
+        self.queues.leave(who, id);
+        self.advance(id);
+        if let Some(next) = self.queues.head(who) {
+            self.set_due(next, Some(now.boot));
+        }
+    }
+
+    fn ask(&mut self, id: u64, call: &Call, grant: Grant) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        let Grant { account, texts, slot } = grant;
+        let weight = 2 * texts.canonical.len() + texts.unsigned.len();
+        client.connection.state = State::Signing { weight };
+        let who = client.connection.who;
+        let (kind, token) = facts(call);
+        self.gates[account].ask(
+            &texts.canonical.clone(),
+            Job { client: id, who, slot, texts, account, kind: kind.unwrap_or_default(), token },
+        );
+        // A gate that is gone shows in epoll as well: the loop ends there, with the reason.
+        if let Err(why) = self.push_gate(account) {
+            log::debug!("{why}");
+        }
+    }
+
+    /// A gate's reply: the slot is settled whether or not the client is still there.
+    pub(super) fn signed(&mut self, answer: Answer<Job>) {
+        let now = self.clock.now();
+        let Answer { job, id, status, signature } = answer;
+        self.engine.settle(job.slot, status == Status::Signed);
+        let error = match status {
+            Status::Signed => {
+                self.note_served();
+                self.answer(job.client, &reply::signed(&job.texts.unsigned, &id, &signature));
+                return self.advance(job.client);
+            }
+            Status::OverCeiling => {
+                let mut error = Error::new(Code::RateLimited, "Rate limit: account ceiling reached");
+                error.retry_after_ms = Some(1000);
+                error
+            }
+            Status::NotRecorded => {
+                log::error!(
+                    "the gate cannot write its record, so nothing is signed: free space in the state directory"
+                );
+                Error::new(Code::Unavailable, "Signing is unavailable: the record cannot be written")
+            }
+            Status::KindNotAllowed => {
+                Error::new(Code::OutOfScope, format!("Event kind {} not in account ceiling", job.kind))
+            }
+            Status::Frozen => Error::new(Code::Frozen, "The account is frozen by its operator"),
+            Status::CreatedAtOutside => Error::new(Code::OutOfScope, "created_at is outside the account's window"),
+            Status::Failed(code) => {
+                log::error!("the gate of account {} answered {code}", self.policy.accounts[job.account].name);
+                Error::new(Code::Unavailable, "Signing failed")
+            }
+        };
+        let verb = if error.code == Code::RateLimited { "rate-limited" } else { "rejected" };
+        let alert = Alert { method: "sign_event", verb, text: &error.text, kind: Some(job.kind), token: job.token };
+        self.alert(usize::from(job.who.socket), &alert, now);
+        self.answer(job.client, &error.line());
+        self.advance(job.client);
+    }
+
+    fn refused(&mut self, id: u64, call: &Call, refusal: Refusal, now: Now) {
+        let Some(who) = self.clients.get(&id).map(|c| c.connection.who) else { return };
+        let (kind, token) = facts(call);
+        let verb = if refusal.error.code == Code::RateLimited { "rate-limited" } else { "rejected" };
+        let text = refusal.alert.as_deref().unwrap_or(&refusal.error.text);
+        let alert = Alert { method: call.method.name(), verb, text, kind, token };
+        self.alert(usize::from(who.socket), &alert, now);
+        self.answer(id, &refusal.error.line());
+    }
+
+    fn answered(&mut self, id: u64, call: &Call, answer: &policy::Answer, now: Now) {
+        if let Some(text) = &answer.alert {
+            let Some(who) = self.clients.get(&id).map(|c| c.connection.who) else { return };
+            let (kind, token) = facts(call);
+            let alert = Alert { method: call.method.name(), verb: "rejected", text, kind, token };
+            self.alert(usize::from(who.socket), &alert, now);
+        }
+        self.answer(id, &answer.line);
+    }
+
+    /// Starts a reply, if the client is still there.
+    fn answer(&mut self, id: u64, line: &str) {
+        let now = self.clock.now().boot;
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.connection.heard = now;
+            client.connection.reply(line);
+        }
+    }
+}
+
+/// A request begins with its first byte that is not blank.
+fn note_beginning(connection: &mut Connection, now: u64) {
+    if connection.framer.is_partial() {
+        connection.began.get_or_insert(now);
+    }
+}
+
+/// What an alert says of a call: its kind, and the first digits of its token's hash.
+fn facts(call: &Call) -> (Option<u16>, Option<String>) {
+    let kind = match &call.method {
+        Method::SignEvent(draft) => Some(draft.kind),
+        _ => None,
+    };
+    let token = match (&call.token, &call.method) {
+        (Token::Given(token), _) | (_, Method::SessionInfo(token) | Method::SessionRevoke(token)) => {
+            Some(TokenHash::of(token).label())
+        }
+        _ => None,
+    };
+    (kind, token)
+}
+
+/// 32 bytes for a token. Without the kernel's generator there can be no token, and so no broker.
+fn random() -> [u8; 32] {
+    let mut bytes = [0; 32];
+    if nsecd_sandbox::sys::random(&mut bytes).is_err() {
+        nsecd_sandbox::sys::exit(5);
+    }
+    bytes
+}

@@ -1,0 +1,100 @@
+//! The broker's start: policy, descriptors, lock, and only then the first byte from an agent.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+
+use nsecd_policy::Policy;
+use nsecd_sandbox::{args, args::fail, filter, hello::Hello, lock, lock::Plan, sys::exit};
+
+use crate::alert::AlertLog;
+use crate::clock::SystemClock;
+use crate::server::{Files, Server};
+use crate::{operator_log, sys};
+
+const ROLE: &str = "nsecd-broker";
+const CONTROL: i32 = 3;
+const POLICY: i32 = 4;
+/// The largest policy: far above what a configuration can come to.
+const MAX_POLICY: usize = 16 * 1024 * 1024;
+/// Exit codes after the lock: the supervisor or a gate is gone, or broke its word.
+const PEER_GONE: i32 = 4;
+
+/// Starts from the supervisor's arguments and policy, locks itself, serves until told to end.
+pub fn main() -> ! {
+    let common = args::common(ROLE);
+    let mut plan = Plan {
+        max_fd: i32::MAX as u32,
+        keep_stderr: true,
+        supervisor: common.supervisor,
+        ids: common.ids,
+        user_namespace: false,
+        descriptors: 0,
+        file_size: None,
+        filter: filter::BROKER,
+    };
+    let missing = lock::begin(&plan).unwrap_or_else(|e| fail(ROLE, args::NOT_LOCKED, e));
+    let policy = read_policy().unwrap_or_else(|e| fail(ROLE, args::USAGE, format!("the policy: {e}")));
+    // Connections, and room for everything that the policy names.
+    let highest = highest_fd(&policy);
+    plan.descriptors = policy.max_connections as u64 + highest as u64 + 16;
+    nsecd_sandbox::sys::close_from(highest as u32 + 1)
+        .unwrap_or_else(|e| fail(ROLE, args::NOT_LOCKED, format!("close_range: errno {e}")));
+    operator_log::start(policy.syslog_fd.map(sys::take));
+    let files = take_files(&policy);
+    let mut server = Server::new(policy, files, SystemClock)
+        .unwrap_or_else(|e| fail(ROLE, args::NOT_LOCKED, format!("setting up epoll: {e}")));
+    let missing = lock::lock(&plan, missing).unwrap_or_else(|e| fail(ROLE, args::NOT_LOCKED, e));
+    let hello = Hello { role: b'B', missing, public_key: [0; 32] };
+    if nsecd_sandbox::sys::write(CONTROL, &hello.encode()).is_err() {
+        exit(PEER_GONE);
+    }
+    let end = server.run();
+    if end.is_empty() {
+        exit(0);
+    }
+    log::error!("{end}");
+    exit(PEER_GONE)
+}
+
+/// Length (u32, big-endian) ‖ JSON, from the policy pipe.
+fn read_policy() -> Result<Policy, String> {
+    let mut length = [0; 4];
+    read_exact(&mut length)?;
+    let length = u32::from_be_bytes(length) as usize;
+    if length > MAX_POLICY {
+        return Err(format!("{length} bytes are too many"));
+    }
+    let mut json = vec![0; length];
+    read_exact(&mut json)?;
+    serde_json::from_slice(&json).map_err(|e| e.to_string())
+}
+
+fn read_exact(mut buffer: &mut [u8]) -> Result<(), String> {
+    while !buffer.is_empty() {
+        match nsecd_sandbox::sys::read(POLICY, buffer) {
+            Ok(0) => return Err("the supervisor is gone".to_owned()),
+            Ok(n) => buffer = &mut buffer[n..],
+            Err(e) => return Err(std::io::Error::from_raw_os_error(e).to_string()),
+        }
+    }
+    Ok(())
+}
+
+fn highest_fd(policy: &Policy) -> i32 {
+    let sockets = policy.sockets.iter().flat_map(|s| [s.listener_fd, s.alert_fd]);
+    let gates = policy.accounts.iter().map(|a| a.gate_fd);
+    sockets.chain(gates).chain(policy.syslog_fd).fold(POLICY, i32::max)
+}
+
+fn take_files(policy: &Policy) -> Files {
+    let all = |fds: Vec<i32>| -> Vec<OwnedFd> { fds.into_iter().map(sys::take).collect() };
+    let alert =
+        |s: &nsecd_policy::Socket| AlertLog::new(File::from(sys::take(s.alert_fd)), s.alert_size, policy.log_size);
+    Files {
+        control: sys::take(CONTROL),
+        policy: sys::take(POLICY),
+        listeners: all(policy.sockets.iter().map(|s| s.listener_fd).collect()),
+        alerts: policy.sockets.iter().map(alert).collect(),
+        gates: all(policy.accounts.iter().map(|a| a.gate_fd).collect()),
+    }
+}
