@@ -122,7 +122,7 @@ fn root_cannot_read_the_secret_mapping_itself() {
 
 #[test]
 fn neither_files_nor_a_forced_core_hold_the_key() {
-    if not_root("forcing a core") || missing("gcore", "--version") {
+    if not_root("forcing a core") || missing("gdb", "--version") {
         return;
     }
     let nsecd = busy(Setup::new(OPEN));
