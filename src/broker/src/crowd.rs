@@ -23,13 +23,16 @@ pub enum Stand {
     Idle(u64),
     /// Half a request, its last byte at this time.
     Partial(u64),
-    /// A complete request.
+    /// A complete request, or a reply that is not taken.
     Busy,
+    /// A complete request that the gate has: it ends by itself, soon.
+    Signing,
 }
 
 #[derive(Default)]
 struct Group {
     connections: usize,
+    signing: usize,
     bytes: usize,
     idle: BTreeSet<(u64, u64)>,
     partial: BTreeSet<(u64, u64)>,
@@ -58,6 +61,11 @@ impl Crowd {
     /// Whether this principal has as many as it may have.
     pub fn is_crowded(&self, who: Principal) -> bool {
         self.groups.get(&who).is_some_and(|g| g.connections >= self.most_each)
+    }
+
+    /// Whether a place of this principal's comes free by itself, soon.
+    pub fn is_moving(&self, who: Principal) -> bool {
+        self.groups.get(&who).is_some_and(|g| g.signing > 0)
     }
 
     /// Connections of one principal.
@@ -105,12 +113,20 @@ impl Crowd {
         match before {
             Stand::Idle(since) => group.idle.remove(&(since, id)),
             Stand::Partial(since) => group.partial.remove(&(since, id)),
-            Stand::Busy => false,
+            Stand::Signing => {
+                group.signing -= 1;
+                true
+            }
+            Stand::Busy => true,
         };
         match after {
             Stand::Idle(since) => group.idle.insert((since, id)),
             Stand::Partial(since) => group.partial.insert((since, id)),
-            Stand::Busy => false,
+            Stand::Signing => {
+                group.signing += 1;
+                true
+            }
+            Stand::Busy => true,
         };
     }
 
@@ -145,6 +161,15 @@ mod tests {
         assert_eq!(crowd.yielding(A, 3000), Some(2));
         crowd.stand(2, A, Stand::Partial(1000), Stand::Busy);
         assert_eq!(crowd.yielding(A, 9000), None);
+    }
+
+    #[test]
+    fn a_principal_is_moving_while_the_gate_has_one_of_its_requests() {
+        let mut crowd = Crowd::new(100, 1);
+        crowd.join(1, A, Stand::Signing);
+        assert!(crowd.is_crowded(A) && crowd.is_moving(A) && crowd.yielding(A, 9000).is_none());
+        crowd.stand(1, A, Stand::Signing, Stand::Busy);
+        assert!(!crowd.is_moving(A));
     }
 
     #[test]

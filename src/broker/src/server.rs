@@ -95,6 +95,8 @@ pub struct Server<C: Clock> {
     due: BTreeSet<(u64, u64)>,
     next_sweep: u64,
     accepting: bool,
+    /// A connection that was accepted when its principal had no place for it, and will have one soon.
+    parked: Option<(OwnedFd, usize)>,
     draining: Option<u64>,
     served: bool,
     buffer: Vec<u8>,
@@ -148,6 +150,7 @@ impl<C: Clock> Server<C> {
             due: BTreeSet::new(),
             next_sweep: 0,
             accepting: true,
+            parked: None,
             draining: None,
             served: false,
             buffer: vec![0; BUFFER],
@@ -259,6 +262,10 @@ impl<C: Clock> Server<C> {
                 connection.heard = now;
                 if self.draining.is_some() {
                     self.close(id);
+                } else if !self.accepting {
+                    // This one is idle now, and may give way.
+                    self.file(id);
+                    self.resume_accepting();
                 }
             }
             Err(_) => self.close(id),
@@ -293,6 +300,7 @@ impl<C: Clock> Server<C> {
         let stand = match connection.state {
             State::Reading if connection.is_idle() => Stand::Idle(connection.heard),
             State::Reading => Stand::Partial(connection.heard),
+            State::Signing { .. } => Stand::Signing,
             _ => Stand::Busy,
         };
         self.crowd.stand(id, who, client.stand, stand);

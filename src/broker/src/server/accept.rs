@@ -21,6 +21,9 @@ impl<C: Clock> Server<C> {
     /// A listening socket has somebody waiting.
     pub(super) fn accept(&mut self, index: usize) {
         for _ in 0..BATCH {
+            if !self.accepting {
+                return;
+            }
             if self.crowd.is_full() {
                 match self.crowd.yielding_of_all() {
                     Some(oldest) => self.close(oldest),
@@ -57,6 +60,11 @@ impl<C: Clock> Server<C> {
         if self.crowd.is_crowded(who) {
             match self.crowd.yielding(who, now.boot) {
                 Some(oldest) => self.close(oldest),
+                // The gate is answering others of this principal's: a moment in the backlog, not a refusal.
+                None if self.crowd.is_moving(who) && self.draining.is_none() => {
+                    self.parked = Some((fd, index));
+                    return self.stop_accepting();
+                }
                 None => {
                     let text = format!("Too many connections: {} with requests in flight", self.crowd.connections(who));
                     return self.turn_away(&fd, index, &Error::new(Code::Unavailable, text));
@@ -100,6 +108,9 @@ impl<C: Clock> Server<C> {
         self.accepting = true;
         for (i, listener) in self.listeners.iter().enumerate() {
             let _ = self.epoll.add(listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER | i as u64));
+        }
+        if let Some((fd, index)) = self.parked.take() {
+            self.welcome(fd, index);
         }
     }
 

@@ -193,7 +193,9 @@ impl<C: Clock> Server<C> {
             }
         };
         let verb = if error.code == Code::RateLimited { "rate-limited" } else { "rejected" };
-        let alert = Alert { method: "sign_event", verb, text: &error.text, kind: Some(job.kind), token: job.token };
+        // The reference daemon names the kind where it was the reason.
+        let kind = (error.code != Code::RateLimited).then_some(job.kind);
+        let alert = Alert { method: "sign_event", verb, text: &error.text, kind, token: job.token };
         self.alert(usize::from(job.who.socket), &alert, now);
         self.answer(job.client, &error.line());
         self.advance(job.client);
@@ -203,6 +205,7 @@ impl<C: Clock> Server<C> {
         let Some(who) = self.clients.get(&id).map(|c| c.connection.who) else { return };
         let (kind, token) = facts(call);
         let verb = if refusal.error.code == Code::RateLimited { "rate-limited" } else { "rejected" };
+        let kind = kind.filter(|_| refusal.error.code != Code::RateLimited);
         let text = refusal.alert.as_deref().unwrap_or(&refusal.error.text);
         let alert = Alert { method: call.method.name(), verb, text, kind, token };
         self.alert(usize::from(who.socket), &alert, now);
