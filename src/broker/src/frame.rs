@@ -136,7 +136,11 @@ impl Framer {
                 State::Junk { first } => {
                     let keep_open = match self.skip(|b| b != b'\n') {
                         Some(_) => true,
-                        None if !looked => return Next::Look,
+                        None if !looked => {
+                            // Nothing of it is needed again, however much of it there is.
+                            self.start = self.scan;
+                            return Next::Look;
+                        }
                         None => false,
                     };
                     self.begin_anew();
@@ -272,6 +276,16 @@ mod tests {
         assert_eq!(replies(&[b"   {\"abc\":1}\n"], 9), (vec![ok("{\"abc\":1}")], true));
         assert_eq!(replies(&[b"{\"abc\":12}\n"], 9), (vec![Err(Fault::TooLarge)], false));
         assert_eq!(replies(&[b"{\"abc\":12"], 9), (vec![Err(Fault::Truncated)], true));
+    }
+
+    #[test]
+    fn junk_is_not_kept() {
+        let mut framer = Framer::new(100);
+        for _ in 0..1000 {
+            framer.push(&[b'['; 10_000]);
+            assert_eq!(framer.next(false), Next::Look);
+        }
+        assert!(framer.weight() <= 4 * 10_000);
     }
 
     #[test]

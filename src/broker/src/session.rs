@@ -153,18 +153,28 @@ impl Sessions {
         self.by_use.get(&who).map_or(0, BTreeMap::len)
     }
 
-    /// Makes room for one more of this principal's: an ended one goes first, else the least recently used. Returns
-    /// what was ended.
-    pub fn make_room(&mut self, who: Principal, most: usize, now: Now) -> Vec<TokenHash> {
+    /// Makes room for one more of this principal's: an ended one goes first, else the least recently used. `keep` and
+    /// those it was narrowed from stay. Returns what was ended; `None`, and nothing ended, if there is no room to make.
+    pub fn make_room(
+        &mut self,
+        who: Principal,
+        most: usize,
+        keep: Option<&TokenHash>,
+        now: Now,
+    ) -> Option<Vec<TokenHash>> {
+        let ancestors = std::iter::successors(keep.copied(), |hash| self.all.get(hash).and_then(|s| s.parent));
+        let kept: BTreeSet<TokenHash> = ancestors.collect();
         let mut ended = Vec::new();
         while self.started_by(who) >= most.max(1) {
-            let Some(order) = self.by_use.get(&who) else { break };
-            let over = |hash: &&TokenHash| self.all.get(hash).is_none_or(|s| s.has_expired(now));
-            let Some(&hash) = order.values().find(over).or_else(|| order.values().next()) else { break };
+            let order = self.by_use.get(&who)?;
+            let mut candidates = order.values().filter(|hash| !kept.contains(hash));
+            let first = candidates.clone().next();
+            let over = candidates.find(|hash| self.all.get(hash).is_none_or(|s| s.has_expired(now)));
+            let hash = *over.or(first)?;
             self.end(&hash);
             ended.push(hash);
         }
-        ended
+        Some(ended)
     }
 
     /// Starts a session whose token is `random`; returns the token's text and the session.
@@ -283,10 +293,21 @@ mod tests {
         let mut sessions = Sessions::default();
         let [a, b, c] = [1, 2, 3].map(|seed| start(&mut sessions, seed, None));
         assert!(sessions.touch(&a, at(1, 1)).is_ok());
-        assert_eq!(sessions.make_room(WHO, 3, at(2, 2)), [b]);
-        assert_eq!(sessions.make_room(WHO, 3, at(2, 2)), []);
-        assert_eq!(sessions.make_room(OTHER, 1, at(2, 2)), []);
+        assert_eq!(sessions.make_room(WHO, 3, None, at(2, 2)), Some(vec![b]));
+        assert_eq!(sessions.make_room(WHO, 3, None, at(2, 2)), Some(vec![]));
+        assert_eq!(sessions.make_room(OTHER, 1, None, at(2, 2)), Some(vec![]));
         assert!(sessions.find(&a, WHO).is_ok() && sessions.find(&c, WHO).is_ok());
+    }
+
+    #[test]
+    fn a_session_being_narrowed_never_gives_way_nor_what_it_came_from() {
+        let mut sessions = Sessions::default();
+        let a = start(&mut sessions, 1, None);
+        let b = start(&mut sessions, 2, Some(a));
+        assert_eq!(sessions.make_room(WHO, 2, Some(&b), at(1, 1)), None);
+        let c = start(&mut sessions, 3, None);
+        assert_eq!(sessions.make_room(WHO, 3, Some(&b), at(1, 1)), Some(vec![c]));
+        assert!(sessions.find(&a, WHO).is_ok() && sessions.find(&b, WHO).is_ok());
     }
 
     #[test]

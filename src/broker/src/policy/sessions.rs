@@ -39,22 +39,35 @@ impl Engine {
             terms.ttl = lasting("rest of the session", wish.ttl, longest.min(parent.left(now)))?;
         }
         let (most, live) = (socket.sessions_per_minute, socket.live_sessions);
-        self.count_start(who, most, now)?;
-        for ended in self.sessions.make_room(who, live, now) {
+        let first_use = socket.bind == Bind::FirstUse;
+        self.may_start(who, most, now)?;
+        let Some(ended) = self.sessions.make_room(who, live, wish.parent.as_ref(), now) else {
+            let text = format!("No room for a narrower session: this principal may have {live} sessions at a time");
+            return refuse(Code::OutOfScope, text);
+        };
+        for ended in ended {
             log::info!("session {} of {who} ended: it has {live}, the most it may have", ended.label());
+        }
+        self.principals.entry(who).or_default().starts.reserve(now.boot);
+        if let Some(parent) = wish.parent.and_then(|hash| self.sessions.get_mut(&hash)) {
+            // Narrowing is a use: by anybody but the starter, who may be handing it on, it binds as signing does.
+            if first_use && parent.starter != who {
+                parent.owner.get_or_insert(who);
+            }
         }
         let (token, session) = self.sessions.start(terms, random(), now);
         Ok(reply::session(&token, session.ends.wall, &session.scope))
     }
 
-    fn count_start(&mut self, who: Principal, most: u32, now: Now) -> Result<(), Refusal> {
-        let starts = &mut self.principals.entry(who).or_default().starts;
-        if let Some(retry_after_ms) = starts.wait(most, MINUTE, now.boot) {
-            let text = format!("Rate limit: {}/{most} sessions per minute", starts.used(MINUTE, now.boot));
-            return Err(rate_error(Exceeded { text, retry_after_ms }));
+    fn may_start(&mut self, who: Principal, most: u32, now: Now) -> Result<(), Refusal> {
+        let starts = &self.principals.entry(who).or_default().starts;
+        match starts.wait(most, MINUTE, now.boot) {
+            None => Ok(()),
+            Some(retry_after_ms) => {
+                let text = format!("Rate limit: {}/{most} sessions per minute", starts.used(MINUTE, now.boot));
+                Err(rate_error(Exceeded { text, retry_after_ms }))
+            }
         }
-        starts.reserve(now.boot);
-        Ok(())
     }
 
     /// Another principal's session reads like none, and raises an alert.

@@ -339,3 +339,27 @@ fn a_request_that_may_wait_stands_behind_those_that_do() {
     let mut engine = engine_with(|s| s.tokenless_on_limit_wait = 0);
     assert!(matches!(engine.decide(&call, A, true, START, &mut || [0; 32]), Verdict::Sign(_)));
 }
+
+#[test]
+fn whoever_narrows_a_session_handed_to_it_owns_it() {
+    let mut engine = engine();
+    let parent = token(&start(&mut engine, A, START, "{}").expect("a session"));
+    let narrower = format!("{{\"session_token\":\"{parent}\",\"scope\":\"1\"}}");
+    start(&mut engine, A, START, &narrower).expect("the starter narrows what it hands on");
+    start(&mut engine, B, START, &narrower).expect("not bound yet");
+    let Verdict::Refused(refusal) = sign(&mut engine, A, START, 1, Some(&parent)) else { panic!("bound to B") };
+    assert!(refusal.alert.is_some_and(|a| a.contains("another principal")));
+    granted(sign(&mut engine, B, START, 1, Some(&parent)));
+}
+
+#[test]
+fn a_session_that_finds_no_room_uses_no_start() {
+    let mut engine = engine_with(|s| s.live_sessions = 1);
+    let parent = token(&start(&mut engine, A, START, "{}").expect("a session"));
+    for _ in 0..10 {
+        let refused = start(&mut engine, A, START, &format!("{{\"session_token\":\"{parent}\"}}"));
+        assert!(refused.is_err_and(|(code, text)| code == Code::OutOfScope && text.contains("1 sessions at a time")));
+    }
+    granted(sign(&mut engine, A, START, 1, Some(&parent)));
+    start(&mut engine, A, START, "{}").expect("a session in the first one's place");
+}
