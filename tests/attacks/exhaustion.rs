@@ -1,4 +1,7 @@
 //! A10 to A12: what delayed every client of the reference daemon or filled its memory delays and fills nothing here.
+//!
+//! Checked: with nobody giving way to a newcomer (`Crowd::yielding`), or with neither a request's size nor a principal's
+//! bytes bounded, tests of this file fail.
 
 use crate::support::daemon::OPEN;
 use crate::support::{Client, Nsecd, PUBLIC_KEY, client, event, process, sys};

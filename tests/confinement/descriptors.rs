@@ -1,4 +1,6 @@
 //! B8: each role holds exactly the descriptors named in its crate, whatever nsecd was started with.
+//!
+//! Checked: with close_range(2) taken out of supervisor, spawn and lock, which each suffice, the second test fails.
 
 use crate::support::daemon::{OPEN, Setup};
 use crate::support::{Nsecd, not_root, process, sys};

@@ -1,4 +1,7 @@
 //! B7 and B9: ids, groups, capabilities, filters, arguments and environment of every role, exactly.
+//!
+//! Checked: with only the effective uid changed, with a supplementary group kept, with roles left dumpable, or with
+//! the supervisor's environment passed on, tests of this file fail.
 
 use crate::support::daemon::{OPEN, ROLES, Setup};
 use crate::support::{KEY_HEX, KEY_NSEC, Nsecd, not_root, process, root};

@@ -1,4 +1,6 @@
 //! B5: the trace of a real start shows every filter installed before the first byte from outside is read.
+//!
+//! Checked: with the broker accepting once before its lock this fails.
 
 use crate::support::daemon::{OPEN, Setup};
 use crate::support::missing;

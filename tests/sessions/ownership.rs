@@ -14,10 +14,8 @@ const SHARED: &str = "path = \"/run/x.sock\"\nmode = \"0666\"\nkinds = [1]\ntoke
 
 /// nsecctl run by another user; `input` is its standard input. Its exit code and reply.
 fn ctl(nsecd: &Nsecd, uid: u32, arguments: &[&str], input: &str) -> (i32, Value) {
-    let program = nsecd.dir.join("nsecctl");
-    if !program.exists() {
-        std::fs::copy(env!("CARGO_BIN_EXE_nsecctl"), &program).unwrap();
-    }
+    let copy = nsecd.dir.join("nsecctl");
+    let program = if copy.exists() { copy } else { nsecd.dir.program(env!("CARGO_BIN_EXE_nsecctl").as_ref()) };
     let mut command = Command::new(program);
     command.arg("--socket").arg(&nsecd.socket).args(arguments).env_clear().uid(uid).gid(uid);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -60,6 +58,19 @@ fn with_first_use_the_first_user_owns_a_token_and_every_other_is_refused() {
     assert_eq!(sign(&nsecd, BOB, &token).0, 0);
     assert_eq!(ctl(&nsecd, ALICE, &["session", "revoke"], &token).1["revoked"], true);
     assert_eq!(sign(&nsecd, BOB, &token).0, 1);
+}
+
+#[test]
+fn narrowing_a_session_is_using_it() {
+    if not_root("clients of two uids") {
+        return;
+    }
+    let nsecd = Nsecd::start(&format!("[[socket]]\n{SHARED}bind = \"first_use\"\n"));
+    let parent = session(&nsecd, ALICE);
+    let (code, reply) = ctl(&nsecd, BOB, &["session", "start", "--scope", "1", "--token-file", "-"], &parent);
+    assert_eq!(code, 0, "{reply}");
+    assert_eq!(sign(&nsecd, ALICE, &parent).0, 1, "the token is Bob's since he used it");
+    assert_eq!(sign(&nsecd, BOB, &parent).0, 0);
 }
 
 #[test]

@@ -48,6 +48,15 @@ impl Dir {
         path
     }
 
+    /// Copies a program into it. Not by this process itself: another thread's fork would inherit the descriptor that
+    /// is open for writing, and the copy could not be executed (ETXTBSY) while that child lives.
+    pub fn program(&self, from: &Path) -> PathBuf {
+        let to = self.join(from.file_name().unwrap().to_str().unwrap());
+        let status = std::process::Command::new("cp").arg(from).arg(&to).status().unwrap();
+        assert!(status.success(), "copying {}", from.display());
+        to
+    }
+
     fn give(&self, path: &Path, uid: Option<u32>) {
         if uid.is_some() {
             chown(path, uid, uid).unwrap();
