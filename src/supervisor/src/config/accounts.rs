@@ -10,9 +10,6 @@ use super::source::{AUTO_CREDENTIAL, AUTO_KEYRING, KeySource, Source};
 use super::values::{self, Auto};
 use super::{Account, Context, Socket, limits, units};
 
-/// The kind of a seal (NIP-59): what sending a direct message signs with the account's key.
-const SEAL: u16 = 13;
-
 /// What a socket's `accounts` and the wire call the default account, whatever its name.
 pub const DEFAULT: &str = "default";
 
@@ -163,15 +160,11 @@ fn distinct_sources(plans: &[Plan]) -> Result<(), Error> {
 /// The account that a plan becomes under the sockets that use it.
 pub fn resolve(plan: &Plan, all: &[Socket]) -> Result<Account, Error> {
     let sockets: Vec<&Socket> = all.iter().filter(|s| s.accounts.contains(&plan.name)).collect();
-    let Plan { name, source, raw, is_default } = plan;
+    let Plan { name, source, raw, .. } = plan;
     let (mut kinds, mut created_at) = (Kinds::List(Vec::new()), Some((0, 0)));
     for s in &sockets {
         kinds = union(kinds, &s.kinds);
         created_at = created_at.zip(s.created_at).map(|(a, b): ((i64, i64), _)| (a.0.min(b.0), a.1.max(b.1)));
-    }
-    // Encryption methods always use the default account.
-    if *is_default && sockets.iter().any(|s| s.methods.contains(&Method::Dm)) {
-        kinds = union(kinds, &Kinds::List(vec![SEAL]));
     }
     if let Some(written) = &raw.kinds {
         if let Some(missing) = outside(&kinds, &written.value) {

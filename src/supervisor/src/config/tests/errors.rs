@@ -189,7 +189,6 @@ fn contradictions_between_accounts_and_sockets_are_refused() {
         ),
         ("[key]\nkinds = [1]", ":2: account \"default\": kinds: its sockets offer kind 7"),
         ("[key]\nkinds = [1]\n[[socket]]\nkinds = 'any'", ":2: account \"default\": kinds: its sockets offer \"any\""),
-        ("[key]\nkinds = [1]\n[[socket]]\nkinds = [1]\nmethods = ['sign_event', 'dm']", "its sockets offer kind 13"),
         (
             "[key]\ncreated_at = '-1m..+1m'",
             ":2: account \"default\": created_at is narrower than its sockets', -1h..+15m",
