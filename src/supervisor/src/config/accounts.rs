@@ -1,7 +1,7 @@
 //! Accounts: which one is the default, where each key comes from, and the hard ceiling that follows from the sockets
 //! that use it. Finds what an account forbids though one of its sockets offers it.
 
-use nsecd_policy::{Kinds, Method};
+use nsecd_policy::Kinds;
 
 use super::error::{At, Error, Origin};
 use super::raw::{RawAccount, RawFile};
