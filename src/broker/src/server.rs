@@ -182,6 +182,9 @@ impl<C: Clock> Server<C> {
         let now = self.clock.now().boot;
         let first = self.due.first().map_or(u64::MAX, |(due, _)| *due);
         let due = first.min(self.next_sweep).min(self.draining.unwrap_or(u64::MAX));
+        if due <= now {
+            return EpollTimeout::ZERO;
+        }
         // One more than the rest, since milliseconds are rounded down.
         let left = due.saturating_sub(now).saturating_add(1).min(60_000);
         EpollTimeout::try_from(i32::try_from(left).unwrap_or(60_000)).unwrap_or(EpollTimeout::ZERO)
@@ -205,8 +208,12 @@ impl<C: Clock> Server<C> {
         let Some(client) = self.clients.get_mut(&id) else { return };
         match client.connection.state {
             State::Waiting { .. } | State::Signing { .. } => {
-                // Nothing is read now: only a hang-up is reported, and again and again. The reply's write will tell.
-                if events.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR) {
+                // Nothing is read now; a hang-up is reported all the same, and again and again.
+                let gone = events.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR);
+                if gone && matches!(client.connection.state, State::Waiting { .. }) {
+                    self.close(id);
+                } else if gone {
+                    // The gate has its event: its place stays taken until then, or the gone would be without number.
                     let _ = self.epoll.delete(&client.connection);
                     client.interest = None;
                 }
@@ -361,6 +368,10 @@ impl<C: Clock> Server<C> {
         self.crowd.leave(id, who, client.stand, client.charged);
         if matches!(client.connection.state, State::Waiting { .. }) {
             self.queues.leave(who, id);
+            // Whoever is first now may find the slot that this one waited for.
+            if let Some(next) = self.queues.head(who) {
+                self.set_due(next, Some(0));
+            }
         }
         drop(client);
         if !self.accepting && self.draining.is_none() {
@@ -371,10 +382,9 @@ impl<C: Clock> Server<C> {
     /// What time does: deadlines, waits that are over, forgetting.
     fn pass_time(&mut self) -> Result<(), End> {
         let now = self.clock.now();
-        while let Some(&(due, id)) = self.due.first() {
-            if due > now.boot {
-                break;
-            }
+        // Those due now and no more: a client whose next requests are due at once must not keep the others waiting.
+        let due: Vec<u64> = self.due.iter().take_while(|(due, _)| *due <= now.boot).map(|(_, id)| *id).collect();
+        for id in due {
             self.set_due(id, None);
             self.time_out(id, now);
         }

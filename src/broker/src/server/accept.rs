@@ -114,13 +114,22 @@ impl<C: Clock> Server<C> {
         }
     }
 
-    /// Accepts no more, closes who is not in the middle of a request, and lets the rest finish.
+    /// Accepts no more, answers who waits, takes what has been sent, closes who is idle, and lets the rest finish.
     pub(super) fn drain(&mut self) {
+        let now = self.clock.now();
         self.stop_accepting();
-        self.draining = Some(self.clock.now().boot + super::DRAIN);
-        let idle: Vec<u64> = self.clients.iter().filter(|(_, c)| c.stand != Stand::Busy).map(|(id, _)| *id).collect();
-        for id in idle {
-            self.close(id);
+        self.draining = Some(now.boot + super::DRAIN);
+        let all: Vec<u64> = self.clients.keys().copied().collect();
+        for id in all {
+            match self.clients.get(&id).map(|c| c.stand) {
+                Some(Stand::Idle(_) | Stand::Partial(_)) => {
+                    self.client_ready(id, EpollFlags::EPOLLIN);
+                    if self.clients.get(&id).is_some_and(|c| !matches!(c.stand, Stand::Busy | Stand::Signing)) {
+                        self.close(id);
+                    }
+                }
+                _ => self.give_up_waiting(id, now),
+            }
         }
     }
 }

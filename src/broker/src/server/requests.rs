@@ -3,7 +3,7 @@
 use super::{Job, Server, TURN};
 use crate::alert::Alert;
 use crate::clock::{Clock, Now};
-use crate::connection::{Connection, Input, State};
+use crate::connection::{Connection, State};
 use crate::frame::{Fault, Next};
 use crate::gate::{Answer, Status};
 use crate::policy::{self, Grant, Refusal, Verdict};
@@ -32,10 +32,11 @@ impl<C: Clock> Server<C> {
                     note_beginning(connection, now.boot);
                     return false;
                 }
-                Next::Look => match connection.receive(&mut self.buffer, now.boot) {
-                    Input::Bytes => {}
-                    Input::Nothing | Input::End => looked = true,
-                },
+                // Once: whoever goes on sending what ends no request is answered by what is here.
+                Next::Look => {
+                    connection.receive(&mut self.buffer, now.boot);
+                    looked = true;
+                }
                 Next::Request { text, keep_open } => {
                     let call = request::parse(text);
                     connection.last = !keep_open;
@@ -51,8 +52,6 @@ impl<C: Clock> Server<C> {
                 }
             }
         }
-        // A client that sends as fast as we look: another turn, later.
-        note_beginning(connection, now.boot);
         false
     }
 
@@ -105,7 +104,9 @@ impl<C: Clock> Server<C> {
     /// Stands in line for a slot.
     fn wait(&mut self, id: u64, call: Call, refusal: Refusal, seconds: u64, now: Now) {
         let Some(who) = self.clients.get(&id).map(|c| c.connection.who) else { return };
-        if !self.queues.join(who, id) {
+        // Nobody waits for what cannot come in time.
+        let hopeless = refusal.error.retry_after_ms.is_some_and(|ms| ms > seconds.saturating_mul(1000));
+        if hopeless || self.draining.is_some() || !self.queues.join(who, id) {
             return self.refused(id, &call, refusal, now);
         }
         let until = now.boot.saturating_add(seconds.saturating_mul(1000));
@@ -140,6 +141,21 @@ impl<C: Clock> Server<C> {
         self.advance(id);
         if let Some(next) = self.queues.head(who) {
             self.set_due(next, Some(now.boot));
+        }
+    }
+
+    /// nsecd ends: a request that waits for a slot is answered now.
+    pub(super) fn give_up_waiting(&mut self, id: u64, now: Now) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        let who = client.connection.who;
+        match std::mem::replace(&mut client.connection.state, State::Reading) {
+            State::Waiting { call, .. } => {
+                let error = Error::new(Code::RateLimited, "Rate limit: no slot came free before nsecd was stopped");
+                self.queues.leave(who, id);
+                self.refused(id, &call, error.into(), now);
+                self.advance(id);
+            }
+            other => client.connection.state = other,
         }
     }
 
