@@ -4,7 +4,7 @@
 //! tests of this file fail.
 
 use crate::support::daemon::{OPEN, Setup};
-use crate::support::{Nsecd, missing};
+use crate::support::{Nsecd, missing, not_root};
 use std::fs::{self, Metadata, Permissions};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
@@ -134,7 +134,7 @@ fn control_the_watcher_sees_a_socket_that_is_bound_wide_and_narrowed_later() {
 
 #[test]
 fn the_trace_of_the_start_shows_the_socket_closed_to_others_before_bind() {
-    if missing("strace", "--version") {
+    if not_root("reading what a non-dumpable process passes to the kernel") || missing("strace", "--version") {
         return;
     }
     let trace = Setup::new(OPEN).traced("umask,fchmod,bind").start().into_trace();

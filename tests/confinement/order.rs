@@ -3,7 +3,7 @@
 //! Checked: with the broker accepting once before its lock this fails.
 
 use crate::support::daemon::{OPEN, Setup};
-use crate::support::missing;
+use crate::support::{missing, not_root};
 
 /// The calls of the process that became `role`, from its exec on.
 fn calls<'a>(trace: &'a [(i32, String)], role: &str) -> Vec<&'a str> {
@@ -20,7 +20,7 @@ fn first(calls: &[&str], of: impl Fn(&str) -> bool) -> Option<usize> {
 
 #[test]
 fn every_filter_is_in_place_before_the_first_byte_from_outside() {
-    if missing("strace", "--version") {
+    if not_root("reading what a non-dumpable process passes to the kernel") || missing("strace", "--version") {
         return;
     }
     let nsecd =
