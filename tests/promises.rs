@@ -37,10 +37,8 @@ fn every_promise_of_security_md_names_a_test_that_exists() {
     assert!(tests.len() > 100, "the tests were not found: {tests:?}");
     let security = std::fs::read_to_string(root.join("SECURITY.md")).unwrap();
     let promises = security.split("## What is promised").nth(1).unwrap().split("\n## ").next().unwrap();
-    let rows: Vec<&str> = promises
-        .lines()
-        .filter(|line| line.starts_with("| ") && !line.starts_with("| promise"))
-        .collect();
+    let rows: Vec<&str> =
+        promises.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| promise")).collect();
     assert!(rows.len() > 25, "the promises were not found");
     for row in rows {
         let named = row.rsplit("| ").find(|cell| cell.contains('`')).unwrap_or_else(|| panic!("no test named: {row}"));

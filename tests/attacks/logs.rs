@@ -2,9 +2,11 @@
 //!
 //! Checked: with text written as it came, or with the flood neither counted nor the file rotated, tests of this file fail.
 
+use crate::support::daemon::Setup;
 use crate::support::{Nsecd, client};
 use serde_json::{Value, json};
 use std::fs;
+use std::process::{Command, Stdio};
 
 const REFUSING: &str = "[[socket]]\npath = \"/run/x.sock\"\nkinds = [1]\n";
 const FORGED: &str = "2026-01-01T00:00:00.000Z sign_event rejected: FORGED (kind=0, token=000000000000...)";
@@ -103,4 +105,38 @@ fn errors_name_no_other_account_and_no_path() {
     assert_eq!(client::refusal(&reply), "Unknown or unloaded account: other. Loaded: default");
     let reply = client.ask("sign_event", json!({"kind": 1, "content": "x", "session_token": "nope"}));
     assert_eq!(client::refusal(&reply), "Invalid session token");
+}
+
+/// A FIFO whose reader reads nothing, filled to the brim.
+fn clogged(path: &std::path::Path) -> fs::File {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    nix::unistd::mkfifo(path, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    let both = fs::File::options().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path).unwrap();
+    while (&both).write(&[b'x'; 4096]).is_ok() {}
+    both
+}
+
+/// Checked: without the poll before stderr is written, in the broker or in the supervisor, this test does not end.
+#[test]
+fn a_log_that_nobody_reads_holds_up_no_signature() {
+    let many = "[limits]\nlive_sessions = 1\nsessions_per_minute = 1000\n";
+    let mut setup = Setup::new(&format!("{many}[[socket]]\npath = \"/run/x.sock\"\nkinds = [1]\n"));
+    let fifo = setup.dir.join("unread");
+    let kept = clogged(&fifo);
+    let mut command = Command::new("sh");
+    command.env_clear().current_dir("/").stdin(Stdio::null());
+    command.args(["-c", "exec \"$0\" \"$@\" 2>\"$UNREAD\""]).arg(setup.command.get_program());
+    command.args(setup.command.get_args()).env("UNREAD", &fifo);
+    command.envs(setup.command.get_envs().filter_map(|(name, value)| value.map(|v| (name, v))));
+    setup.command = command;
+    let nsecd = setup.start();
+    let mut client = nsecd.connect();
+    // Each start ends the session before it, which the broker says in its log.
+    let tokens: Vec<String> = (0..50).map(|_| client.session(json!({"scope": "1"}))).collect();
+    assert!(client.sign(1, tokens.last().map(String::as_str)).get("event").is_some());
+    // The supervisor says in its log that it replaces the broker.
+    nsecd.kill("nsecd-broker");
+    nsecd.serves();
+    drop(kept);
 }
