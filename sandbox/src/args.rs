@@ -11,6 +11,8 @@ pub const USAGE: i32 = 64;
 pub const BAD_KEY: i32 = 65;
 /// Exit code: no key could be read from its source.
 pub const NO_KEY: i32 = 66;
+/// Exit code: the record cannot be continued.
+pub const BAD_RECORD: i32 = 67;
 /// Exit code: a mandatory step of the lock failed.
 pub const NOT_LOCKED: i32 = 70;
 

@@ -132,6 +132,29 @@ fn an_ordinary_user_is_served_like_root() {
     event::signed(&nsecd.connect().sign(7, None), PUBLIC_KEY);
 }
 
+/// Checked: with the directory made 0755, as it once was, the second start refuses it.
+#[test]
+fn an_ordinary_user_without_a_runtime_directory_can_start_it_again() {
+    if not_root("starting nsecd as another user") {
+        return;
+    }
+    const USER: u32 = 23_413;
+    let default = std::path::PathBuf::from(format!("/tmp/nsecd-{USER}"));
+    for _ in 0..2 {
+        let mut setup = Setup::bare(Some(USER), "");
+        let mut command = Command::new(setup.command.get_program());
+        command.env_clear().current_dir("/").stdin(std::process::Stdio::null());
+        command.args(["--ephemeral", "--profile", "nanoclaw"]);
+        setup.command = command;
+        setup.socket = default.join("nostr-signer.sock");
+        let nsecd = setup.start();
+        nsecd.connect().public_key();
+        nsecd.signal(nix::sys::signal::Signal::SIGTERM);
+        assert_eq!(nsecd.wait().code, Some(0));
+    }
+    std::fs::remove_dir(default).unwrap();
+}
+
 #[test]
 fn without_secret_memory_require_secretmem_refuses_and_the_fallback_serves_with_a_warning() {
     let mut strict = Setup::new(&format!("{OPEN}\n[holder]\nrequire_secretmem = true\n"));

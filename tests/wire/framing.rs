@@ -50,7 +50,8 @@ fn what_is_replied_never_depends_on_how_the_bytes_were_cut() {
         for cut in 1..bytes.len() {
             let mut client = nsecd.connect();
             client.send(&bytes[..cut]);
-            client.send(&bytes[cut..]);
+            // Cut before its newline it may be answered and closed by now: only closing depends on the cut.
+            let _ = client.try_send(&bytes[cut..]);
             let reply = client.reply();
             assert_eq!(event::signed(&reply, PUBLIC_KEY)["id"], whole["event"]["id"], "cut at {cut}");
         }

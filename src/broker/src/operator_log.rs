@@ -38,8 +38,9 @@ impl Log for OperatorLog {
         if lost > 0 {
             text = format!("{text} ({lost} earlier lines lost: nobody took them)");
         }
-        let cut = text.char_indices().map(|(i, _)| i).take_while(|i| *i <= LONGEST / 2).last();
-        text.truncate(cut.unwrap_or(0));
+        if let Some((cut, _)) = text.char_indices().find(|(i, c)| i + c.len_utf8() > LONGEST / 2) {
+            text.truncate(cut);
+        }
         let (taken, sent) = (write_stderr(&text), self.send(record.level(), &text));
         if !taken && !sent {
             self.lost.fetch_add(lost + 1, Ordering::Relaxed);

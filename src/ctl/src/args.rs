@@ -17,6 +17,8 @@ pub(crate) struct Ask {
     pub params: Map<String, Value>,
     /// A parameter whose value is the first line of a file (`-`: standard input).
     pub token: Option<(&'static str, PathBuf)>,
+    /// Where a new session's token is to be written.
+    pub save: Option<PathBuf>,
     /// A file whose text is the parameter `content`.
     pub content: Option<PathBuf>,
 }
@@ -27,7 +29,8 @@ pub(crate) fn parse(args: &[String]) -> Result<Option<Ask>, String> {
     let mut rest = args.iter();
     while let Some(arg) = rest.next() {
         match arg.strip_prefix("--").map(|flag| flag.split_once('=').ok_or(flag)) {
-            Some(Err("help")) => return Ok(None),
+            Some(Err("help" | "version")) => return Ok(None),
+            None if arg == "-h" || arg == "help" => return Ok(None),
             Some(Ok(pair)) => flags.push(pair),
             Some(Err(flag)) => flags.push((flag, rest.next().ok_or(format!("--{flag} needs a value"))?)),
             None => words.push(arg.as_str()),
@@ -35,7 +38,7 @@ pub(crate) fn parse(args: &[String]) -> Result<Option<Ask>, String> {
     }
     let (method, token, allowed): (_, _, &[&str]) = match words[..] {
         ["pubkey"] => ("get_public_key", "", &["account"]),
-        ["session", "start"] => ("session_start", "session_token", &["account", "scope", "ttl", "token-file"]),
+        ["session", "start"] => ("session_start", "session_token", &["account", "scope", "ttl", "token-file", "save"]),
         ["session", "info"] => ("session_info", "token", &["token-file"]),
         ["session", "revoke"] => ("session_revoke", "token", &["token-file"]),
         ["sign"] => (
@@ -47,7 +50,7 @@ pub(crate) fn parse(args: &[String]) -> Result<Option<Ask>, String> {
         _ => return Err(format!("unknown command `{}`", words.join(" "))),
     };
     let from_input = (token == "token").then(|| (token, "-".into()));
-    let mut ask = Ask { socket: None, method, params: Map::new(), token: from_input, content: None };
+    let mut ask = Ask { socket: None, method, params: Map::new(), token: from_input, save: None, content: None };
     for (name, value) in flags {
         if name != "socket" && !allowed.contains(&name) {
             return Err(format!("`{}` takes no --{name}", words.join(" ")));
@@ -56,6 +59,7 @@ pub(crate) fn parse(args: &[String]) -> Result<Option<Ask>, String> {
         match name {
             "socket" => ask.socket = Some(value.into()),
             "token-file" => ask.token = Some((token, value.into())),
+            "save" => ask.save = Some(value.into()),
             "content-file" => ask.content = Some(value.into()),
             "kind" => _ = set("kind", json!(number::<u16>(name, value)?)),
             "created-at" => _ = set("created_at", json!(number::<u32>(name, value)?)),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use std::env;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -18,12 +18,14 @@ const HELP: &str = "\
 nsecctl [--socket PATH] COMMAND: ask a running nsecd, print its JSON reply
 
   pubkey [--account NAME]
-  session start [--scope 1,1111] [--ttl 8h] [--account NAME] [--token-file FILE]
+  session start [--scope 1,1111] [--ttl 8h] [--account NAME] [--token-file FILE] [--save FILE]
   session info|revoke [--token-file FILE]
   sign --kind N [--content TEXT | --content-file FILE] [--tags JSON] [--created-at SECONDS]
        [--account NAME] [--token-file FILE]
 
-A session token is the first line of FILE (`-`: standard input, the default of info and revoke).
+A session token is the first line of --token-file's FILE (`-`: standard input, the default of info and
+revoke). `start` with a token narrows that session; --save writes the new token to a new FILE, mode 0600.
+Without --scope a session gets kinds 1, 9734 and 1111, without --ttl 8 hours, as far as the socket allows.
 Socket: --socket, else $NOSTR_SIGNER_SOCKET, else the first that exists of nsecd's default paths.
 Exit codes: 0 done, 1 refused, 2 usage, 3 cannot connect.
 ";
@@ -33,14 +35,14 @@ pub fn main() -> ExitCode {
     let args: Result<Vec<String>, _> = env::args_os().skip(1).map(|a| a.into_string()).collect();
     let command = args.map_err(|a| format!("an argument is not UTF-8: {}", a.display())).and_then(|a| args::parse(&a));
     match command {
-        Ok(None) => show(HELP.trim_end(), ExitCode::SUCCESS),
+        Ok(None) => show(&format!("nsecctl {}\n\n{}", env!("CARGO_PKG_VERSION"), HELP.trim_end()), ExitCode::SUCCESS),
         Ok(Some(ask)) => run(ask),
         Err(what) => complain(&format!("{what}; see `nsecctl --help`"), 2),
     }
 }
 
 fn run(ask: Ask) -> ExitCode {
-    let socket = ask.socket.clone();
+    let (socket, save) = (ask.socket.clone(), ask.save.clone());
     let request = match complete(ask) {
         Ok(request) => request,
         Err(what) => return complain(&what, 2),
@@ -63,6 +65,14 @@ fn run(ask: Ask) -> ExitCode {
     match serde_json::from_str::<Value>(&reply) {
         Ok(value) => {
             let refused = value.get("error").is_some_and(|e| !e.is_null());
+            if let (Some(file), Some(token)) = (save, value["session"]["token"].as_str())
+                && let Err(e) = store(&file, token)
+            {
+                return complain(
+                    &format!("the session has started, but its token is not saved: {}: {e}", file.display()),
+                    3,
+                );
+            }
             show(reply.trim_end(), ExitCode::from(u8::from(refused)))
         }
         Err(e) => complain(&format!("the reply from {} is not JSON: {e}", path.display()), 3),
@@ -88,6 +98,12 @@ fn text(file: &Path) -> Result<String, String> {
         _ => fs::read_to_string(file),
     };
     read.map_err(|e| format!("reading {}: {e}", file.display()))
+}
+
+/// A new file that only its owner can read.
+fn store(file: &Path, token: &str) -> io::Result<()> {
+    let mut file = fs::File::options().write(true).create_new(true).mode(0o600).open(file)?;
+    writeln!(file, "{token}")
 }
 
 fn exchange(path: &Path, request: &str) -> io::Result<String> {

@@ -59,6 +59,9 @@ pub fn main() -> ! {
     };
     let missing = lock::begin(&plan).unwrap_or_else(|e| fail(ROLE, args::NOT_LOCKED, e));
     let (public_key, mut gate) = configure(&common.rest).unwrap_or_else(|e| fail(ROLE, args::USAGE, e));
+    if common.rest[4] == "1" {
+        gate.open_record().unwrap_or_else(|e| fail(ROLE, args::BAD_RECORD, e));
+    }
     let missing = lock::lock(&plan, missing).unwrap_or_else(|e| fail(ROLE, args::NOT_LOCKED, e));
     let hello = Hello { role: b'G', missing, public_key: [0; 32] };
     if sys::write(SUPERVISOR, &hello.encode()).is_err() {
@@ -75,6 +78,17 @@ pub fn main() -> ! {
 }
 
 impl Gate {
+    /// Continues the record, and starts the ceiling at what it leaves: no restart refills it.
+    fn open_record(&mut self) -> Result<(), String> {
+        let record = Record::open(RECORD, boot_id()?)?;
+        if let Some(ceiling) = &mut self.ceiling {
+            let since = sys::clock(libc::CLOCK_REALTIME).saturating_sub(ceiling.memory()) / 1_000_000;
+            ceiling.start(sys::clock(libc::CLOCK_BOOTTIME), record.count_since(since, u32::MAX.into()));
+        }
+        self.record = Some(record);
+        Ok(())
+    }
+
     fn answer(&mut self, id: &[u8; 32], event: Option<Fields>) -> [u8; 97] {
         let mut reply = [0; 97];
         reply[..32].copy_from_slice(id);
@@ -173,7 +187,7 @@ fn ask_holder(id: &[u8; 32]) -> [u8; 97] {
 /// Arguments: public key, kinds (`any`, `1,7`, or empty for none), created_at (`any` or `-3600,900`), ceiling (`none` or
 /// `burst,tokens,seconds`), record (`1` or `0`). They come from the supervisor.
 fn configure(args: &[String]) -> Result<(String, Gate), String> {
-    let [public_key, kinds, created_at, ceiling, record] = args else { return Err("five arguments expected".into()) };
+    let [public_key, kinds, created_at, ceiling, _record] = args else { return Err("five arguments expected".into()) };
     if public_key.len() != 64 || !public_key.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
         return Err("the public key is not 64 lower-case hex digits".into());
     }
@@ -196,14 +210,6 @@ fn configure(args: &[String]) -> Result<(String, Gate), String> {
             return Err("ceiling: three numbers expected".into());
         };
         gate.ceiling = Some(Ceiling::new(burst, tokens, seconds).ok_or("ceiling: no number may be 0")?);
-    }
-    if record == "1" {
-        let opened = Record::open(RECORD, boot_id()?)?;
-        if let Some(ceiling) = &mut gate.ceiling {
-            let since = sys::clock(libc::CLOCK_REALTIME).saturating_sub(ceiling.memory()) / 1_000_000;
-            ceiling.start(sys::clock(libc::CLOCK_BOOTTIME), opened.count_since(since, u32::MAX.into()));
-        }
-        gate.record = Some(opened);
     }
     Ok((public_key.clone(), gate))
 }

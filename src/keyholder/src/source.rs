@@ -42,7 +42,8 @@ impl fmt::Display for Error {
         match self {
             Error::Unreadable(e) => write!(f, "the key source cannot be read: {}", os(*e)),
             Error::NotInKeyring(names) => {
-                write!(f, "no key named {names} in the user keyring; add one with: keyctl padd user nsec @u")
+                let first = names.split(", ").next().unwrap_or_default();
+                write!(f, "no key named {names} in the user keyring; add one with: keyctl padd user {first} @u")
             }
             Error::NotConsumed(e) => write!(f, "consume = true, but the key cannot be removed: {}", os(*e)),
             Error::NotAKey => write!(f, "the source holds no key: expected nsec1…, 64 hex digits or 32 raw bytes"),

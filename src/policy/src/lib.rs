@@ -35,6 +35,8 @@ pub struct Account {
     pub public_key: String,
     /// Stream socket to the gate, non-blocking on this side.
     pub gate_fd: i32,
+    /// Milliseconds in which the account's ceiling gives one more signature: what a client is told to wait.
+    pub ceiling_period_ms: u64,
 }
 
 /// One listening socket and its ceiling.

@@ -51,7 +51,10 @@ pub fn missing(setup: &Setup, service: &Service) -> Vec<String> {
     let others = [&service.broker].into_iter().chain(&service.gates).map(|c| c.name());
     let all = holders.chain(others.zip(service.missing.iter().copied()));
     all.filter(|(_, bits)| *bits != 0)
-        .map(|(name, bits)| format!("for {name}: {}", lock::names(bits).collect::<Vec<_>>().join(", ")))
+        .map(|(name, bits)| {
+            let why = if geteuid().is_root() || name != "the broker" { "" } else { " (only root can give it these)" };
+            format!("for {name}: {}{why}", lock::names(bits).collect::<Vec<_>>().join(", "))
+        })
         .collect()
 }
 

@@ -39,6 +39,10 @@ pub fn policy<'a>(setup: &'a Setup, files: &Files<'a>) -> (Vec<BorrowedFd<'a>>, 
         name: config.accounts[index].name.clone(),
         public_key: setup.holders[index].public_key.clone(),
         gate_fd,
+        ceiling_period_ms: config.accounts[index]
+            .ceiling
+            .as_ref()
+            .map_or(1000, |c| (u64::from(c.seconds) * 1000).div_ceil(u64::from(c.tokens).max(1)).max(1)),
     };
     let socket = |index: usize| {
         let s = &config.sockets[index];

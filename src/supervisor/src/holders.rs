@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::fault::{Fault, OrFault};
 use crate::images::Images;
 use crate::keysource::KeySource;
-use crate::ready::{Expected, NotReady, hellos};
+use crate::ready::{Expected, KEY_PATIENCE, NotReady, hellos};
 use crate::signals::Signals;
 use crate::spawn::{Child, Start};
 use crate::uids::Roles;
@@ -96,7 +96,7 @@ pub fn start(
     drop(sources);
     let mut expected: Vec<Expected> =
         started.iter_mut().map(|(child, channel)| Expected { child, channel, role: b'K' }).collect();
-    let hellos = hellos(&mut expected, None, signals)?;
+    let hellos = hellos(&mut expected, None, signals, KEY_PATIENCE)?;
     let holders: Vec<Holder> = started
         .into_iter()
         .zip(hellos)

@@ -9,7 +9,7 @@ use nix::sys::stat::{Mode, fstat};
 use nix::unistd::geteuid;
 
 use crate::fault::{Fault, OrFault};
-use crate::securefs::writable_by_others;
+use crate::securefs::{Dir, writable_by_others};
 
 /// Handles on the role binaries, for execveat(2).
 pub struct Images {
@@ -25,10 +25,12 @@ impl Images {
     /// Opens the binaries that lie beside the running one.
     ///
     /// # Errors
-    /// One is missing, or others can change it.
+    /// One is missing, or others can change it or the directory it lies in.
     pub fn open() -> Result<Images, Fault> {
         let me = std::fs::read_link("/proc/self/exe").or_fault(|| "reading /proc/self/exe".into())?;
         let dir = me.parent().ok_or_else(|| Fault::new("/proc/self/exe names no directory"))?;
+        // Who may write in the directory may put another file in a binary's place before the next start.
+        Dir::open(dir)?;
         let image = |name: &str| image(dir, OsStr::new(name));
         Ok(Images { holder: image("nsecd-keyholder")?, gate: image("nsecd-gate")?, broker: image("nsecd-broker")? })
     }

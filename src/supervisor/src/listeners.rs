@@ -81,7 +81,8 @@ impl Listener {
         let (parent, name) = split(path)?;
         let address =
             UnixAddr::new(path).or_fault(|| format!("{}: a socket's path has at most 107 bytes", path.display()))?;
-        let dir = Dir::open_or_create(parent, 0o755)?;
+        // An ordinary user's is for that user alone: the default one lies in /tmp.
+        let dir = Dir::open_or_create(parent, if geteuid().is_root() { 0o755 } else { 0o700 })?;
         let mut own = Own::claim(dir, name)?;
         own.clear(&address, access.owner)?;
         let fd = own.make(&address, access)?;

@@ -13,8 +13,10 @@ use crate::fault::Fault;
 use crate::signals::Signals;
 use crate::spawn::{Child, End};
 
-/// Longest time a role may take; its lock takes a millisecond, reading a long record or a key a few.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest time that gates and broker may take; a lock takes a millisecond, reading a long record a few.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest time that a key-holder may take: whoever writes its key may have to ask somebody for a passphrase.
+pub const KEY_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Why there is no service.
 pub enum NotReady {
@@ -56,15 +58,20 @@ pub fn hellos(
     roles: &mut [Expected],
     mut handover: Option<Handover>,
     signals: &Signals,
+    patience: Duration,
 ) -> Result<Vec<Hello>, NotReady> {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + patience;
     let mut hellos: Vec<Option<Hello>> = vec![None; roles.len()];
     while hellos.contains(&None) || handover.as_ref().is_some_and(|h| !h.rest.is_empty()) {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             let late = roles.iter().zip(&hellos).find(|(_, h)| h.is_none());
             let name = late.map_or("the broker", |(role, _)| role.child.name());
-            return Err(Fault::new(format!("{name} was not ready after {} s", PATIENCE.as_secs())).into());
+            let advice = match late {
+                Some((role, _)) if role.role == b'K' => ": a key source that is a pipe must be closed by who writes it",
+                _ => "",
+            };
+            return Err(Fault::new(format!("{name} was not ready after {} s{advice}", patience.as_secs())).into());
         }
         wait(roles, &hellos, handover.as_ref(), signals, left);
         if signals.stop_asked() {
@@ -126,7 +133,8 @@ fn died(child: &Child, end: End) -> Fault {
     let advice = match end {
         End::Code(64) => "its binary is of another version or build: install all from one",
         End::Code(65) => "its source holds no valid key: an nsec1…, 64 hex digits or 32 raw bytes are expected",
-        End::Code(66) => "the key could not be read from its source",
+        End::Code(66) => "the key could not be read from its source; --ephemeral tries nsecd on a throw-away key",
+        End::Code(67) => "its record, NAME.record in the state directory, cannot be continued: move it away",
         End::Code(70) => "a mandatory step of its confinement failed",
         _ => "see what it printed",
     };

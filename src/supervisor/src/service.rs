@@ -17,7 +17,7 @@ use crate::fault::{Fault, OrFault};
 use crate::handover::{Files, policy};
 use crate::holders::packet_pair;
 use crate::logging::syslog_for_broker;
-use crate::ready::{Expected, Handover, NotReady, hellos};
+use crate::ready::{Expected, Handover, NotReady, PATIENCE, hellos};
 use crate::setup::Setup;
 use crate::spawn::{Child, Start};
 
@@ -89,7 +89,7 @@ impl Service {
         let mut expected = vec![Expected { child: &mut broker, channel: &control, role: b'B' }];
         expected.extend(gates.iter_mut().map(|(child, channel)| Expected { child, channel, role: b'G' }));
         let handover = Handover { pipe: &policy_pipe, rest: &message };
-        let hellos = hellos(&mut expected, Some(handover), &setup.signals)?;
+        let hellos = hellos(&mut expected, Some(handover), &setup.signals, PATIENCE)?;
         Ok(Service {
             broker,
             gates: gates.into_iter().map(|(child, _)| child).collect(),

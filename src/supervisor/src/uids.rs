@@ -47,7 +47,7 @@ impl Roles {
         if !root {
             return Ok(roles);
         }
-        let mut free = Free { used: running()?, next: *DYNAMIC.start(), reserved: Vec::new() };
+        let mut free = Free { used: running()?, next: *DYNAMIC.start(), taken: Vec::new(), reserved: Vec::new() };
         let broker = system_user("nsecd-broker");
         for (role, slots) in [("nsecd-keyholder", &mut roles.holders), ("nsecd-gate", &mut roles.gates)] {
             let user = system_user(role);
@@ -56,6 +56,11 @@ impl Roles {
             }
         }
         roles.broker = Some(broker.map_or_else(|| free.take("nsecd-broker"), Ok)?);
+        if let Some(ids) = free.list() {
+            log::info!(
+                "no system users for the roles: using uids {ids}, free for now; to create them: for u in keyholder gate broker; do useradd --system --no-create-home --shell /usr/sbin/nologin nsecd-$u; done"
+            );
+        }
         roles._reserved = free.reserved;
         Ok(roles)
     }
@@ -71,10 +76,17 @@ fn system_user(name: &str) -> Option<Ids> {
 struct Free {
     used: HashSet<u32>,
     next: u32,
+    taken: Vec<u32>,
     reserved: Vec<OwnedFd>,
 }
 
 impl Free {
+    /// The uids taken, for the log.
+    fn list(&self) -> Option<String> {
+        let taken: Vec<String> = self.taken.iter().map(u32::to_string).collect();
+        (!taken.is_empty()).then(|| taken.join(", "))
+    }
+
     fn take(&mut self, role: &str) -> Result<Ids, Fault> {
         while DYNAMIC.contains(&self.next) {
             let id = self.next;
@@ -86,8 +98,8 @@ impl Free {
                 continue;
             }
             if let Some(socket) = reserve(id)? {
-                log::info!("there is no system user {role}: it runs as uid {id}, free for now");
                 self.reserved.push(socket);
+                self.taken.push(id);
                 return Ok(Ids { uid: id, gid: id });
             }
         }
@@ -154,7 +166,8 @@ mod tests {
 
     #[test]
     fn an_exhausted_range_is_an_error() {
-        let mut free = Free { used: DYNAMIC.collect(), next: *DYNAMIC.start(), reserved: Vec::new() };
+        let mut free =
+            Free { used: DYNAMIC.collect(), next: *DYNAMIC.start(), taken: Vec::new(), reserved: Vec::new() };
         assert!(free.take("nsecd-gate").unwrap_err().to_string().contains("no free uid"));
     }
 }

@@ -36,8 +36,12 @@ fn socket() -> Socket {
 fn engine_with(change: impl FnOnce(&mut Socket)) -> Engine {
     let mut first = socket();
     change(&mut first);
-    let account =
-        |name: &str, public_key: &str| Account { name: name.into(), public_key: public_key.into(), gate_fd: -1 };
+    let account = |name: &str, public_key: &str| Account {
+        name: name.into(),
+        public_key: public_key.into(),
+        gate_fd: -1,
+        ceiling_period_ms: 1000,
+    };
     let mut second = socket();
     second.accounts = vec!["business".into(), "default".into()];
     Engine::new(Policy {

@@ -189,7 +189,7 @@ impl<C: Clock> Server<C> {
             }
             Status::OverCeiling => {
                 let mut error = Error::new(Code::RateLimited, "Rate limit: account ceiling reached");
-                error.retry_after_ms = Some(1000);
+                error.retry_after_ms = Some(self.policy.accounts[job.account].ceiling_period_ms);
                 error
             }
             Status::NotRecorded => {

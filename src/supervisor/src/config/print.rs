@@ -118,6 +118,13 @@ fn socket(out: &mut String, s: &Socket, alert_log: &str) {
     line(out, "total", &s.total.as_ref().map_or(quoted("none"), |l| format!("{{ {} }}", windows(l))));
 }
 
+/// Who may connect, as far as the file says it.
+fn access(s: &Socket) -> String {
+    let named = |what: &str, name: &Option<String>| name.as_ref().map_or(String::new(), |n| format!(" {what} {n}"));
+    let uids = s.peer_uids.as_ref().map_or(String::new(), |u| format!(" uids {u:?}"));
+    format!("mode {:04o}{}{}{uids}", s.mode, named("owner", &s.owner), named("group", &s.group))
+}
+
 /// What `--check` says of a good file.
 pub fn summary(c: &Config) -> String {
     let mut out = String::from("ok\n");
@@ -133,12 +140,14 @@ pub fn summary(c: &Config) -> String {
             |l: &Option<Limits>| l.as_ref().map_or("no limit".to_string(), |l| format!("{} an hour", l.per_hour));
         let _ = writeln!(
             out,
-            "socket {}: accounts {}; {methods}; kinds {}; without a token {}; a session {}, in all {}; alerts to {}",
+            "socket {}: {}; accounts {}; {methods}; kinds {}; without a token {}; a session {}, at most {} s, in all {}; alerts to {}",
             s.path.display(),
+            access(s),
             s.accounts.join(", "),
             kinds(&s.kinds),
             kinds(&s.tokenless),
             hourly(&s.limits),
+            s.max_ttl,
             hourly(&s.total),
             s.alert_log.display()
         );

@@ -60,6 +60,15 @@ pub fn resolve(cli: &Cli, mut file: RawFile, profile: Profile, cx: &Context<'_>)
         );
     }
     for s in &sockets {
+        let path = s.path.display();
+        if !s.accounts.contains(&default_account) {
+            notes.push(format!(
+                "{path}: requests that name no account are refused: \"{default_account}\" is not among its accounts"
+            ));
+        }
+        if s.mode & 0o002 != 0 && s.peer_uids.is_none() {
+            notes.push(format!("{path}: mode {:04o} without peer_uids lets every user connect", s.mode));
+        }
         for m in s.methods.iter().filter(|m| **m != Method::SignEvent) {
             let (path, name) = (s.path.display(), values::method_name(*m));
             notes.push(format!("{path}: {name} is not in this version: such requests get an error"));
