@@ -17,7 +17,7 @@ use nix::unistd::{Gid, Group, Uid, UnlinkatFlags, User, fchownat, geteuid, unlin
 
 use crate::fault::{Fault, OrFault};
 use crate::lockfile::{Identity, Lock};
-use crate::securefs::{Dir, is_socket, split, type_name};
+use crate::securefs::{Dir, is_socket, parent_mode, split, type_name};
 
 /// Connections that may wait to be accepted. Measured: 128 refused 471 of 600 simultaneous connects.
 pub const BACKLOG: i32 = 4096;
@@ -81,8 +81,7 @@ impl Listener {
         let (parent, name) = split(path)?;
         let address =
             UnixAddr::new(path).or_fault(|| format!("{}: a socket's path has at most 107 bytes", path.display()))?;
-        // An ordinary user's is for that user alone: the default one lies in /tmp.
-        let dir = Dir::open_or_create(parent, if geteuid().is_root() { 0o755 } else { 0o700 })?;
+        let dir = Dir::open_or_create(parent, parent_mode())?;
         let mut own = Own::claim(dir, name)?;
         own.clear(&address, access.owner)?;
         let fd = own.make(&address, access)?;

@@ -48,7 +48,7 @@ impl Dir {
         walk(path, None)
     }
 
-    /// Opens a directory and makes what is missing: parents with mode 0755, the last with `mode`.
+    /// Opens a directory and makes what is missing: parents with [`parent_mode`], the last with `mode`.
     ///
     /// # Errors
     /// As [`Dir::open`], and mkdir's.
@@ -134,6 +134,12 @@ impl AsFd for Dir {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// Permissions of a directory that nsecd makes for others' use: root's lets agents through to their sockets, an
+/// ordinary user's is for that user alone, since the default one lies in /tmp.
+pub fn parent_mode() -> u32 {
+    if geteuid().is_root() { 0o755 } else { 0o700 }
 }
 
 /// Directory and name of `path`, which must be absolute.
@@ -237,7 +243,7 @@ fn walk(path: &Path, create: Option<u32>) -> Result<Dir, Fault> {
         let look = OFlag::O_PATH | OFlag::O_DIRECTORY;
         let mut next = open_in(&fd, name, look, 0);
         if let (Err(Errno::ENOENT), Some(mode)) = (&next, create) {
-            let mode = Mode::from_bits_truncate(if parts.peek().is_none() { mode } else { 0o755 });
+            let mode = Mode::from_bits_truncate(if parts.peek().is_none() { mode } else { parent_mode() });
             match mkdirat(&fd, name, Mode::from_bits_truncate(0o700)) {
                 Ok(()) => {
                     created = parts.peek().is_none();
