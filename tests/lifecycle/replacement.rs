@@ -1,8 +1,11 @@
 //! Broker and gate are replaced behind the same socket and the same key; without its key-holder nothing serves.
 
 use crate::support::daemon::{OPEN, ROLES};
-use crate::support::{Nsecd, PUBLIC_KEY, event};
+use crate::support::{Nsecd, PUBLIC_KEY, client, event, sys};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
 fn inode(nsecd: &Nsecd) -> u64 {
@@ -71,4 +74,26 @@ fn a_restart_of_the_whole_daemon_never_refills_the_ceiling() {
     fs::rename(&state, again.dir.join("state")).unwrap();
     let again = again.start();
     assert!(again.connect().sign(1, None).get("event").is_none());
+}
+
+/// Stops a role and waits until it is gone.
+fn stopped_until_replaced(nsecd: &Nsecd, role: &str) {
+    let pid = nsecd.role(role);
+    let going = sys::pidfd(pid).unwrap();
+    kill(Pid::from_raw(pid), Signal::SIGSTOP).unwrap();
+    if role == "nsecd-gate" {
+        nsecd.connect().send(client::line("sign_event", serde_json::json!({"kind": 1, "content": "x"})));
+    }
+    assert!(!sys::wait_any(&[going.as_fd()]).is_empty(), "a stopped {role} is left in place");
+    event::signed(&nsecd.connect().sign(1, None), PUBLIC_KEY);
+}
+
+/// Checked: without the supervisor's question, or without the broker's look at its gates, this fails.
+#[test]
+fn a_broker_or_gate_that_hangs_is_replaced_like_one_that_died() {
+    let nsecd = Nsecd::start(OPEN);
+    stopped_until_replaced(&nsecd, "nsecd-broker");
+    assert!(nsecd.stderr().contains("the broker does not answer"));
+    stopped_until_replaced(&nsecd, "nsecd-gate");
+    assert!(nsecd.stderr().contains("a gate does not answer"));
 }

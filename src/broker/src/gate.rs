@@ -45,6 +45,8 @@ pub struct Answer<J> {
 }
 
 struct Pending<J> {
+    /// When it was asked (CLOCK_BOOTTIME, ms).
+    since: u64,
     job: J,
     id: [u8; 32],
 }
@@ -67,14 +69,14 @@ impl<J> Gate<J> {
         Gate { fd, out: VecDeque::new(), sent: 0, pending: VecDeque::new(), reply: [0; REPLY], got: 0 }
     }
 
-    /// Queues an event in its canonical form.
-    pub fn ask(&mut self, canonical: &str, job: J) {
+    /// Queues an event in its canonical form. `now`: CLOCK_BOOTTIME, ms.
+    pub fn ask(&mut self, canonical: &str, job: J, now: u64) {
         let length = u32::try_from(canonical.len()).unwrap_or(u32::MAX);
         let mut frame = Vec::with_capacity(4 + canonical.len());
         frame.extend_from_slice(&length.to_be_bytes());
         frame.extend_from_slice(canonical.as_bytes());
         self.out.push_back(frame);
-        self.pending.push_back(Pending { job, id: Sha256::digest(canonical).into() });
+        self.pending.push_back(Pending { since: now, job, id: Sha256::digest(canonical).into() });
     }
 
     /// Sends what the socket takes.
@@ -96,6 +98,11 @@ impl<J> Gate<J> {
         Ok(())
     }
 
+    /// Since when the oldest event waits for its reply.
+    pub fn waiting_since(&self) -> Option<u64> {
+        self.pending.front().map(|p| p.since)
+    }
+
     /// Whether something waits to be sent.
     pub fn wants_write(&self) -> bool {
         !self.out.is_empty()
@@ -115,7 +122,7 @@ impl<J> Gate<J> {
             }
         }
         self.got = 0;
-        let Some(Pending { job, id }) = self.pending.pop_front() else {
+        let Some(Pending { job, id, .. }) = self.pending.pop_front() else {
             return Err("the gate answers what was not asked".to_owned());
         };
         if self.reply[..32] != id {
@@ -161,7 +168,7 @@ mod tests {
     fn several_events_in_flight_come_back_in_order() {
         let (mut gate, peer) = pair();
         for (i, text) in ["[0,a]", "[0,b]"].iter().enumerate() {
-            gate.ask(text, i as u8);
+            gate.ask(text, i as u8, 7);
         }
         gate.send().expect("room");
         let mut sent = [0; 18];
@@ -184,7 +191,8 @@ mod tests {
         send(peer.as_raw_fd(), &reply("[0,a]", 0), MsgFlags::empty()).expect("sent");
         assert!(gate.receive().is_err());
         let (mut gate, peer) = pair();
-        gate.ask("[0,b]", 1);
+        gate.ask("[0,b]", 1, 7);
+        assert_eq!(gate.waiting_since(), Some(7));
         send(peer.as_raw_fd(), &reply("[0,a]", 0), MsgFlags::empty()).expect("sent");
         assert!(gate.receive().is_err());
         drop(peer);

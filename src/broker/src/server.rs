@@ -36,6 +36,8 @@ const LINGER: u64 = 5_000;
 const SILENCE: u64 = 250;
 /// Milliseconds between looks at what has quietly ended.
 const SWEEP: u64 = 10_000;
+/// Milliseconds after which a gate that has not answered is taken for hung.
+const HUNG: u64 = 10_000;
 /// Milliseconds to finish what is in flight when told to end.
 const DRAIN: u64 = 5_000;
 /// Bytes received at a time.
@@ -391,6 +393,10 @@ impl<C: Clock> Server<C> {
         if now.boot >= self.next_sweep {
             self.next_sweep = now.boot + SWEEP;
             self.engine.sweep(now);
+            // A signature takes a hundred microseconds: a gate this late has stopped, and is replaced with us.
+            if self.gates.iter().filter_map(Gate::waiting_since).any(|since| now.boot >= since + HUNG) {
+                return Err("a gate does not answer".to_owned());
+            }
             for alerts in &mut self.alerts {
                 alerts.flush(now);
             }

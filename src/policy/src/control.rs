@@ -16,6 +16,10 @@ pub enum Control {
     NoAlertLog(u16),
     /// Supervisor → broker: stop accepting, finish what is in flight, exit 0.
     Drain,
+    /// Supervisor → broker: are you serving?
+    Ping,
+    /// Broker → supervisor: the answer, one for each.
+    Pong,
 }
 
 impl Control {
@@ -27,6 +31,8 @@ impl Control {
             Control::AlertLog(i) => (3, i),
             Control::NoAlertLog(i) => (4, i),
             Control::Drain => (5, 0),
+            Control::Ping => (6, 0),
+            Control::Pong => (7, 0),
         };
         let [hi, lo] = index.to_be_bytes();
         [op, 0, hi, lo, 0, 0, 0, 0]
@@ -42,6 +48,8 @@ impl Control {
             3 => Control::AlertLog(index),
             4 => Control::NoAlertLog(index),
             5 => Control::Drain,
+            6 => Control::Ping,
+            7 => Control::Pong,
             _ => return None,
         };
         (frame.encode() == f).then_some(frame)
@@ -54,7 +62,8 @@ mod tests {
 
     #[test]
     fn only_exact_frames_decode() {
-        for frame in [Control::Served, Control::NextAlertLog(258), Control::AlertLog(0), Control::Drain] {
+        for frame in [Control::Served, Control::NextAlertLog(258), Control::AlertLog(0), Control::Drain, Control::Pong]
+        {
             let bytes = frame.encode();
             assert_eq!(Control::decode(&bytes), Some(frame));
             assert_eq!(Control::decode(&bytes[..7]), None);

@@ -74,6 +74,11 @@ impl Life<'_> {
         let mut fds = vec![PollFd::new(self.setup.signals.as_fd(), PollFlags::POLLIN)];
         fds.extend(self.setup.holders.iter().map(|h| PollFd::new(h.child.as_fd(), PollFlags::POLLIN)));
         let mut due = None;
+        let mut prompt = true;
+        if let State::Up(service) = &mut self.state {
+            due = Some(service.pulse());
+            prompt = service.is_prompt();
+        }
         match &self.state {
             State::Up(service) | State::Draining(service, _) => {
                 let children = [&service.broker].into_iter().chain(&service.gates);
@@ -87,7 +92,7 @@ impl Life<'_> {
             due = Some(*until);
         }
         // The watchdog means that requests are served: it is fed only then.
-        if !matches!(self.state, State::Down(_)) {
+        if prompt && !matches!(self.state, State::Down(_)) {
             self.notify.feed();
             due = due.into_iter().chain(self.notify.due()).min();
         }
@@ -135,6 +140,7 @@ impl Life<'_> {
         }
         let why = match died {
             Some(why) => why,
+            None if trusted && service.is_hung() => "the broker does not answer".into(),
             None if trusted => return State::Up(service),
             None => "the broker sent what no broker of ours sends".into(),
         };
@@ -197,6 +203,7 @@ impl Life<'_> {
             match service.receive() {
                 Frame::Nothing => return true,
                 Frame::Control(Control::Served) if !service.served => service.served = true,
+                Frame::Control(Control::Pong) if service.answered() => {}
                 Frame::Control(Control::NextAlertLog(index)) => {
                     if !self.next_alert_log(service, index) {
                         return false;

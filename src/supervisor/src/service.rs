@@ -4,7 +4,7 @@
 //! records and key-holders stay.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, socketpair};
@@ -24,6 +24,11 @@ use crate::spawn::{Child, Start};
 /// How long a gate may take to notice that its broker is gone.
 const FAREWELL: Duration = Duration::from_millis(500);
 
+/// How often the broker is asked whether it serves.
+const PULSE: Duration = Duration::from_secs(5);
+/// How long it may take to answer: its loop never waits, so a broker that is late has stopped.
+const HUNG: Duration = Duration::from_secs(10);
+
 /// A broker and the gates it asks.
 pub struct Service {
     /// The broker's process.
@@ -34,6 +39,9 @@ pub struct Service {
     pub control: OwnedFd,
     /// Whether the broker has served a request.
     pub served: bool,
+    /// When the broker was last asked whether it serves, and whether it still owes the answer.
+    asked: Instant,
+    owes: bool,
     /// Optional lock steps that are missing: the broker's, then each gate's.
     pub missing: Vec<u64>,
     /// Open as long as the broker lives, for policies to come.
@@ -95,6 +103,8 @@ impl Service {
             gates: gates.into_iter().map(|(child, _)| child).collect(),
             control,
             served: false,
+            asked: Instant::now(),
+            owes: false,
             missing: hellos.iter().map(|h| h.missing).collect(),
             _policy: policy_pipe,
         })
@@ -108,6 +118,31 @@ impl Service {
             Err(nix::errno::Errno::EAGAIN) => Frame::Nothing,
             Err(_) => Frame::Broken,
         }
+    }
+
+    /// Asks the broker whether it serves, if that is due; returns when to look again.
+    pub fn pulse(&mut self) -> Instant {
+        if !self.owes && self.asked.elapsed() >= PULSE {
+            // One that does not take the frame owes an answer all the same.
+            self.send(Control::Ping, None);
+            (self.asked, self.owes) = (Instant::now(), true);
+        }
+        self.asked + if self.owes { HUNG } else { PULSE }
+    }
+
+    /// Notes the broker's answer; false if it was not asked.
+    pub fn answered(&mut self) -> bool {
+        std::mem::replace(&mut self.owes, false)
+    }
+
+    /// Whether the broker answers within the time in which it is asked again.
+    pub fn is_prompt(&self) -> bool {
+        !self.owes || self.asked.elapsed() < PULSE
+    }
+
+    /// Whether the broker has stopped serving without dying.
+    pub fn is_hung(&self) -> bool {
+        self.owes && self.asked.elapsed() >= HUNG
     }
 
     /// Sends a frame, with a descriptor if one belongs to it; false if the broker does not take it at once.

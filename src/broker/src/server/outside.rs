@@ -48,6 +48,7 @@ impl<C: Clock> Server<C> {
             };
             match Control::decode(&frame[..length]) {
                 Some(Control::Drain) => self.drain(),
+                Some(Control::Ping) => self.tell(Control::Pong),
                 Some(Control::AlertLog(i)) => {
                     if let Some(alerts) = self.alerts.get_mut(usize::from(i)) {
                         alerts.new_file(fd.map(File::from));

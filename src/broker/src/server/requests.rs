@@ -166,10 +166,10 @@ impl<C: Clock> Server<C> {
         client.connection.state = State::Signing { weight };
         let who = client.connection.who;
         let (kind, token) = facts(call);
-        self.gates[account].ask(
-            &texts.canonical.clone(),
-            Job { client: id, who, slot, texts, account, kind: kind.unwrap_or_default(), token },
-        );
+        let now = self.clock.now().boot;
+        let canonical = texts.canonical.clone();
+        let job = Job { client: id, who, slot, texts, account, kind: kind.unwrap_or_default(), token };
+        self.gates[account].ask(&canonical, job, now);
         // A gate that is gone shows in epoll as well: the loop ends there, with the reason.
         if let Err(why) = self.push_gate(account) {
             log::debug!("{why}");
