@@ -83,8 +83,11 @@ pub enum Step {
 /// The bit of a key-holder whose key is not in secret memory (memfd_secret(2)).
 pub const SECRET_MEMORY: u32 = 22;
 
-/// Names for logs and `status`, in the order of [`Step`], then secret memory.
-pub const NAMES: [&str; 23] = [
+/// The bit of a broker whose kernel does not tell a peer's cgroup (SO_PEERPIDFD, PIDFD_GET_INFO; Linux 6.13).
+pub const CGROUP_IDENTITY: u32 = 23;
+
+/// Names for logs and `status`, in the order of [`Step`], then secret memory and cgroup identity.
+pub const NAMES: [&str; 24] = [
     "signals",
     "descriptors",
     "core limit",
@@ -108,6 +111,7 @@ pub const NAMES: [&str; 23] = [
     "descriptor limit",
     "seccomp",
     "secret memory",
+    "cgroup identity",
 ];
 
 /// Names of the optional steps in a hello's bitmap.
@@ -248,5 +252,18 @@ fn landlock(missing: &mut Missing) {
     let held = sys::landlock_deny(attr).is_ok();
     for (step, since) in [(Step::LandlockFiles, 1), (Step::LandlockNetwork, 4), (Step::LandlockScopes, 6)] {
         missing.may(step, if held && abi >= since { Ok(0) } else { Err(libc::ENOSYS) });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bits_beyond_the_steps_have_their_own_names() {
+        let name = |bit: u32| names(1 << bit).collect::<Vec<_>>();
+        assert_eq!(name(Step::Seccomp as u32), ["seccomp"]);
+        assert_eq!(name(SECRET_MEMORY), ["secret memory"]);
+        assert_eq!(name(CGROUP_IDENTITY), ["cgroup identity"]);
     }
 }

@@ -145,8 +145,8 @@ impl Crowd {
 mod tests {
     use super::*;
 
-    const A: Principal = Principal { socket: 0, uid: 1 };
-    const B: Principal = Principal { socket: 0, uid: 2 };
+    const A: Principal = Principal { socket: 0, uid: 1, cgroup: None };
+    const B: Principal = Principal { socket: 0, uid: 2, cgroup: None };
 
     #[test]
     fn the_oldest_idle_one_gives_way_then_the_longest_stalled_never_a_busy_one() {

@@ -1,23 +1,58 @@
 //! Who asks: what the kernel says of a connection, read once when it is accepted.
 //!
-//! Nothing in a request can name or change a principal. SO_PEERCRED describes the process that connected: a client
-//! that hands its connection to another process hands over its identity (threats.md B10).
+//! Nothing in a request can name or change a principal, and nothing here reads /proc, where a number may already belong
+//! to another process. The kernel's words are of the process that connected: a client that hands its connection to
+//! another process hands over its identity (threats.md B10).
 
 use std::fmt;
+use std::os::fd::OwnedFd;
+
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socketpair, sockopt::PeerCredentials};
+
+use crate::sys;
 
 /// The uid that the kernel shows for a peer whose user namespace does not map here; it could be anyone.
 pub const UNMAPPED: u32 = 65534;
 
-/// A listening socket and the peer's uid. The unit of windows, caps and session ownership.
+/// A listening socket, the peer's uid and its cgroup. The unit of windows, caps and session ownership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Principal {
     /// Index of the socket in the policy.
     pub socket: u16,
     /// The peer's uid at connect.
     pub uid: u32,
+    /// The id of the peer's cgroup in the unified hierarchy, when it was accepted; `None` for all peers alike where the
+    /// kernel does not tell.
+    pub cgroup: Option<u64>,
+}
+
+/// Whether this kernel tells the cgroup of a peer, tried on a socket pair of our own.
+///
+/// # Errors
+/// Neither yes nor no: the answer says nothing about peers to come, and they must not be taken for one another.
+pub fn cgroups_are_told() -> nix::Result<bool> {
+    let (ours, _theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
+    match sys::peer_cgroup(&ours) {
+        Ok(_) => Ok(true),
+        // Before Linux 6.5, before 6.13 (ENOTTY or EINVAL), and without CONFIG_CGROUPS.
+        Err(Errno::ENOPROTOOPT | Errno::ENOTTY | Errno::EINVAL | Errno::EOPNOTSUPP) => Ok(false),
+        Err(e) => Err(e),
+    }
 }
 
 impl Principal {
+    /// Who is at the other end of `fd`, which socket number `socket` accepted; `with_cgroup`: what
+    /// [`cgroups_are_told`] found.
+    ///
+    /// # Errors
+    /// The kernel's. ESRCH: the process that connected has ended. EREMOTE: it is outside our PID namespace.
+    pub fn of(fd: &OwnedFd, socket: u16, with_cgroup: bool) -> nix::Result<Principal> {
+        let uid = getsockopt(fd, PeerCredentials)?.uid();
+        let cgroup = if with_cgroup { Some(sys::peer_cgroup(fd)?) } else { None };
+        Ok(Principal { socket, uid, cgroup })
+    }
+
     /// Whether this peer may connect at all; `listed`: the socket's `peer_uids`.
     pub fn may_connect(self, listed: Option<&[u32]>) -> bool {
         self.uid != UNMAPPED && listed.is_none_or(|uids| uids.contains(&self.uid))
@@ -26,7 +61,10 @@ impl Principal {
 
 impl fmt::Display for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "uid {} on socket {}", self.uid, self.socket)
+        match self.cgroup {
+            Some(cgroup) => write!(f, "uid {} in cgroup {cgroup} on socket {}", self.uid, self.socket),
+            None => write!(f, "uid {} on socket {}", self.uid, self.socket),
+        }
     }
 }
 
@@ -36,11 +74,27 @@ mod tests {
 
     #[test]
     fn an_unmapped_peer_is_refused_even_where_it_is_listed() {
-        let of = |uid| Principal { socket: 0, uid };
+        let of = |uid| Principal { socket: 0, uid, cgroup: None };
         assert!(of(1000).may_connect(None));
         assert!(of(1000).may_connect(Some(&[1000])));
         assert!(!of(0).may_connect(Some(&[1000])));
         assert!(!of(UNMAPPED).may_connect(None));
         assert!(!of(UNMAPPED).may_connect(Some(&[UNMAPPED])));
+    }
+
+    #[test]
+    fn a_log_line_shows_the_cgroup_where_there_is_one() {
+        let of = |cgroup| Principal { socket: 2, uid: 1000, cgroup }.to_string();
+        assert_eq!(of(Some(4711)), "uid 1000 in cgroup 4711 on socket 2");
+        assert_eq!(of(None), "uid 1000 on socket 2");
+    }
+
+    #[test]
+    fn both_ends_of_a_pair_of_ours_are_of_one_principal() {
+        let told = cgroups_are_told().expect("yes or no");
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let (a, b) = socketpair(AddressFamily::Unix, SockType::Stream, None, flags).expect("a socket pair");
+        let [a, b] = [a, b].map(|fd| Principal::of(&fd, 0, told).expect("we live"));
+        assert_eq!((a, a.cgroup.is_some()), (b, told));
     }
 }

@@ -98,7 +98,11 @@ pub struct Server<C: Clock> {
     next_sweep: u64,
     accepting: bool,
     /// A connection that was accepted when its principal had no place for it, and will have one soon.
-    parked: Option<(OwnedFd, usize)>,
+    parked: Option<(OwnedFd, Principal)>,
+    /// Whether the kernel tells a peer's cgroup.
+    with_cgroup: bool,
+    /// Connections refused since the last sweep because their process had ended.
+    ended_before: u64,
     draining: Option<u64>,
     served: bool,
     buffer: Vec<u8>,
@@ -119,11 +123,11 @@ pub struct Files {
 }
 
 impl<C: Clock> Server<C> {
-    /// Everything in place, nothing served yet.
+    /// Everything in place, nothing served yet; `with_cgroup`: whether principals have a cgroup.
     ///
     /// # Errors
     /// epoll(7) could not be set up.
-    pub fn new(policy: Policy, files: Files, clock: C) -> nix::Result<Server<C>> {
+    pub fn new(policy: Policy, files: Files, clock: C, with_cgroup: bool) -> nix::Result<Server<C>> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let readable = |class, index: usize| EpollEvent::new(EpollFlags::EPOLLIN, class | index as u64);
         for (i, listener) in files.listeners.iter().enumerate() {
@@ -153,6 +157,8 @@ impl<C: Clock> Server<C> {
             next_sweep: 0,
             accepting: true,
             parked: None,
+            with_cgroup,
+            ended_before: 0,
             draining: None,
             served: false,
             buffer: vec![0; BUFFER],
@@ -399,6 +405,10 @@ impl<C: Clock> Server<C> {
             }
             for alerts in &mut self.alerts {
                 alerts.flush(now);
+            }
+            let ended = std::mem::take(&mut self.ended_before);
+            if ended > 0 {
+                log::info!("{ended} connections refused: the processes that made them had ended");
             }
             if !self.accepting && self.draining.is_none() {
                 self.resume_accepting();

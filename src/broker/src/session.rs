@@ -242,8 +242,8 @@ impl Sessions {
 mod tests {
     use super::*;
 
-    const WHO: Principal = Principal { socket: 0, uid: 1 };
-    const OTHER: Principal = Principal { socket: 0, uid: 2 };
+    const WHO: Principal = Principal { socket: 0, uid: 1, cgroup: None };
+    const OTHER: Principal = Principal { socket: 0, uid: 2, cgroup: None };
 
     fn at(boot: u64, wall: u64) -> Now {
         Now { boot, wall }
@@ -272,7 +272,7 @@ mod tests {
         let mut sessions = Sessions::default();
         let hash = start(&mut sessions, 1, None);
         assert!(sessions.find(&hash, OTHER).is_ok(), "unbound");
-        assert_eq!(sessions.find(&hash, Principal { socket: 1, uid: 1 }).err(), Some(Denial::Unknown));
+        assert_eq!(sessions.find(&hash, Principal { socket: 1, uid: 1, cgroup: None }).err(), Some(Denial::Unknown));
         sessions.get_mut(&hash).expect("started").owner = Some(OTHER);
         assert_eq!(sessions.find(&hash, WHO).err(), Some(Denial::Foreign));
     }

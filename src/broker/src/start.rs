@@ -9,7 +9,7 @@ use nsecd_sandbox::{args, args::fail, filter, hello::Hello, lock, lock::Plan, sy
 use crate::alert::AlertLog;
 use crate::clock::SystemClock;
 use crate::server::{Files, Server};
-use crate::{operator_log, sys};
+use crate::{operator_log, principal, sys};
 
 const ROLE: &str = "nsecd-broker";
 const CONTROL: i32 = 3;
@@ -41,9 +41,19 @@ pub fn main() -> ! {
         .unwrap_or_else(|e| fail(ROLE, args::NOT_LOCKED, format!("close_range: errno {e}")));
     operator_log::start(policy.syslog_fd.map(sys::take));
     let files = take_files(&policy);
-    let mut server = Server::new(policy, files, SystemClock)
+    let with_cgroup = principal::cgroups_are_told().unwrap_or_else(|e| {
+        fail(ROLE, args::NOT_LOCKED, format!("trying whether the kernel tells a peer's cgroup: {e}"))
+    });
+    if !with_cgroup {
+        log::warn!(
+            "this kernel does not tell a peer's cgroup (Linux 6.13 does): containers of one uid on one socket are one \
+             principal and can use each other's tokens: give each a socket of its own"
+        );
+    }
+    let mut server = Server::new(policy, files, SystemClock, with_cgroup)
         .unwrap_or_else(|e| fail(ROLE, args::NOT_LOCKED, format!("setting up epoll: {e}")));
     let missing = lock::lock(&plan, missing).unwrap_or_else(|e| fail(ROLE, args::NOT_LOCKED, e));
+    let missing = missing | u64::from(!with_cgroup) << lock::CGROUP_IDENTITY;
     let hello = Hello { role: b'B', missing, public_key: [0; 32] };
     if nsecd_sandbox::sys::write(CONTROL, &hello.encode()).is_err() {
         exit(PEER_GONE);

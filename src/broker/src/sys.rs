@@ -21,6 +21,35 @@ pub fn accept(listener: &OwnedFd) -> nix::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// PIDFD_GET_INFO of linux/pidfd.h: `_IOWR(0xFF, 11, struct pidfd_info)`. The size of the struct is in the number; 64 bytes
+/// are its first version, and every later kernel answers that.
+const PIDFD_GET_INFO: libc::c_ulong = 0xC040_FF0B;
+/// The bit of its `mask` that asks for `cgroupid`, and in the answer says that it is there.
+const PIDFD_INFO_CGROUPID: u64 = 1 << 2;
+
+/// The id of the cgroup, in the unified hierarchy, of the process that connected.
+///
+/// Through the pidfd that the socket has kept: no number that another process could have got meanwhile.
+pub fn peer_cgroup(socket: &OwnedFd) -> nix::Result<u64> {
+    let mut pidfd: libc::c_int = -1;
+    let mut size = size_of_val(&pidfd) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `size` bytes, those of `pidfd`, and `size` itself; both live until it returns.
+    let result = unsafe {
+        let value = (&raw mut pidfd).cast();
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERPIDFD, value, &raw mut size)
+    };
+    Errno::result(result)?;
+    // SAFETY: getsockopt succeeded, so the kernel has just put this descriptor into our table, for us alone.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    // struct pidfd_info: mask, cgroupid, then twelve 32-bit fields.
+    let mut info: [u64; 8] = [PIDFD_INFO_CGROUPID, 0, 0, 0, 0, 0, 0, 0];
+    // SAFETY: the request's number names 64 bytes to read and write, which is `info`, aligned as the struct's u64 fields.
+    Errno::result(unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, info.as_mut_ptr()) })?;
+    let [mask, cgroup, ..] = info;
+    // A kernel without cgroups answers, but not this.
+    if mask & PIDFD_INFO_CGROUPID == 0 { Err(Errno::EOPNOTSUPP) } else { Ok(cgroup) }
+}
+
 /// One packet from the supervisor and the descriptor that came along, if one did.
 pub fn receive(control: &OwnedFd, packet: &mut [u8]) -> nix::Result<(usize, Option<OwnedFd>)> {
     let mut space = nix::cmsg_space!([i32; 1]);

@@ -6,8 +6,8 @@ use nsecd_policy::Kinds;
 
 const KEY: &str = "f9308a019258c31049344f85f89d5229b531c845836f99b08601f113bce036f9";
 const START: Now = Now { boot: 1_000_000, wall: 1_800_000_000_000 };
-const A: Principal = Principal { socket: 0, uid: 1000 };
-const B: Principal = Principal { socket: 0, uid: 1001 };
+const A: Principal = Principal { socket: 0, uid: 1000, cgroup: None };
+const B: Principal = Principal { socket: 0, uid: 1001, cgroup: None };
 
 fn socket() -> Socket {
     Socket {
@@ -188,7 +188,7 @@ fn the_first_signer_owns_a_session_and_others_raise_an_alert() {
     for who in [A, B] {
         assert!(answered(ask(&mut engine, who, START, &info)).line.contains("\"signCount\":1,"));
     }
-    let other_socket = Principal { socket: 1, uid: 1000 };
+    let other_socket = Principal { socket: 1, uid: 1000, cgroup: None };
     assert!(answered(ask(&mut engine, other_socket, START, &info)).alert.is_none());
     let revoke = info.replace("session_info", "session_revoke");
     assert_eq!(answered(ask(&mut engine, other_socket, START, &revoke)).line, r#"{"revoked":false}"#);
@@ -226,14 +226,27 @@ fn all_principals_of_a_socket_share_its_total() {
     let mut engine = engine();
     let made: usize = (0..10)
         .map(|uid| {
-            let who = Principal { socket: 0, uid };
+            let who = Principal { socket: 0, uid, cgroup: None };
             (0..5).filter(|_| matches!(sign(&mut engine, who, START, 1, None), Verdict::Sign(_))).count()
         })
         .sum();
     assert_eq!(made, 20);
-    let text = refused(sign(&mut engine, Principal { socket: 0, uid: 50 }, START, 1, None)).1;
+    let text = refused(sign(&mut engine, Principal { socket: 0, uid: 50, cgroup: None }, START, 1, None)).1;
     assert_eq!(text, "Rate limit: burst exceeded (20/20 in 10s) for the whole socket");
-    granted(sign(&mut engine, Principal { socket: 1, uid: 50 }, START, 1, None));
+    granted(sign(&mut engine, Principal { socket: 1, uid: 50, cgroup: None }, START, 1, None));
+}
+
+#[test]
+fn cgroups_of_one_uid_are_principals_of_their_own_under_one_total() {
+    let mut engine = engine();
+    let of = |cgroup| Principal { cgroup: Some(cgroup), ..A };
+    let token = token(&start(&mut engine, of(1), START, "{}").expect("a session"));
+    granted(sign(&mut engine, of(2), START, 1, Some(&token)));
+    let Verdict::Refused(refusal) = sign(&mut engine, of(1), START, 1, Some(&token)) else { panic!("bound to 2") };
+    assert!(refusal.alert.is_some_and(|a| a.contains("another principal")));
+    let mut signed =
+        |cgroup| (0..10).filter(|_| matches!(sign(&mut engine, of(cgroup), START, 1, None), Verdict::Sign(_))).count();
+    assert_eq!([2, 1, 3, 4, 5, 6].map(&mut signed), [4, 5, 5, 5, 0, 0]);
 }
 
 #[test]
@@ -258,7 +271,7 @@ fn an_account_is_never_replaced_by_another() {
     let mut engine = engine();
     let key = |engine: &mut Engine, socket, params: &str| {
         let text = format!(r#"{{"method":"get_public_key","params":{params}}}"#);
-        ask(engine, Principal { socket, uid: 1 }, START, &text)
+        ask(engine, Principal { socket, uid: 1, cgroup: None }, START, &text)
     };
     for params in ["null", "{}", r#"{"account":""}"#, r#"{"account":"default"}"#, r#"{"account":null}"#] {
         assert_eq!(answered(key(&mut engine, 0, params)).line, format!("{{\"pubkey\":\"{KEY}\"}}"));
@@ -269,7 +282,13 @@ fn an_account_is_never_replaced_by_another() {
     }
     assert!(answered(key(&mut engine, 1, r#"{"account":"business"}"#)).line.contains("bbbb"));
     assert!(refused(key(&mut engine, 1, r#"{"account":"y"}"#)).1.ends_with("Loaded: business, default"));
-    let list = answered(ask(&mut engine, Principal { socket: 1, uid: 1 }, START, r#"{"method":"list_accounts"}"#)).line;
+    let list = answered(ask(
+        &mut engine,
+        Principal { socket: 1, uid: 1, cgroup: None },
+        START,
+        r#"{"method":"list_accounts"}"#,
+    ))
+    .line;
     assert!(
         list.starts_with("{\"accounts\":[{\"name\":\"default\",") && list.ends_with("\"default\":false}]}"),
         "{list}"
@@ -279,7 +298,7 @@ fn an_account_is_never_replaced_by_another() {
 #[test]
 fn a_session_carries_its_account() {
     let mut engine = engine();
-    let who = Principal { socket: 1, uid: 1 };
+    let who = Principal { socket: 1, uid: 1, cgroup: None };
     let token = token(&start(&mut engine, who, START, r#"{"account":"business"}"#).expect("a session"));
     assert_eq!(granted(sign(&mut engine, who, START, 1, Some(&token))).account, 0);
     let params = format!(r#"{{"kind":1,"content":"","session_token":"{token}","account":"business"}}"#);
@@ -323,7 +342,7 @@ fn methods_are_those_of_the_socket() {
 fn nothing_is_remembered_for_ever() {
     let mut engine = engine();
     for uid in 0..10 {
-        let who = Principal { socket: 0, uid };
+        let who = Principal { socket: 0, uid, cgroup: None };
         start(&mut engine, who, START, "{}").expect("a session");
         sign(&mut engine, who, START, 1, None);
     }
@@ -331,7 +350,7 @@ fn nothing_is_remembered_for_ever() {
     assert_eq!(engine.principals.len(), 10);
     engine.sweep(at(3600 + 3600));
     assert!(engine.principals.is_empty());
-    assert!((0..10).all(|uid| engine.sessions.started_by(Principal { socket: 0, uid }) == 0));
+    assert!((0..10).all(|uid| engine.sessions.started_by(Principal { socket: 0, uid, cgroup: None }) == 0));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use nix::errno::Errno;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
-use nix::sys::socket::{MsgFlags, getsockopt, send, sockopt::PeerCredentials};
+use nix::sys::socket::{MsgFlags, send};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use super::{Client, LISTENER, Server};
@@ -32,7 +32,7 @@ impl<C: Clock> Server<C> {
             }
             let Some(listener) = self.listeners.get(index) else { return };
             match sys::accept(listener) {
-                Ok(fd) => self.welcome(fd, index),
+                Ok(fd) => self.identify(fd, index),
                 Err(Errno::EAGAIN) => return,
                 // Gone before it was accepted.
                 Err(Errno::ECONNABORTED | Errno::EINTR) => {}
@@ -45,13 +45,24 @@ impl<C: Clock> Server<C> {
         }
     }
 
-    fn welcome(&mut self, fd: OwnedFd, index: usize) {
-        let now = self.clock.now();
+    /// Asks the kernel who connected, once; a peer that it cannot name is nobody's principal, and refused.
+    fn identify(&mut self, fd: OwnedFd, index: usize) {
         let socket = u16::try_from(index).unwrap_or(u16::MAX);
-        let who = match getsockopt(&fd, PeerCredentials) {
-            Ok(peer) => Principal { socket, uid: peer.uid() },
-            Err(e) => return log::warn!("a peer without credentials is refused: {e}"),
-        };
+        match Principal::of(&fd, socket, self.with_cgroup) {
+            Ok(who) => self.welcome(fd, who),
+            // Whoever connected has ended (EINVAL before Linux 6.16). Nobody reads a reply, and agents choose how many of
+            // these there are: they are counted.
+            Err(Errno::ESRCH | Errno::EINVAL) => self.ended_before = self.ended_before.saturating_add(1),
+            Err(e) => {
+                let text = format!("The kernel does not say who you are: {e}");
+                self.turn_away(&fd, index, &Error::new(Code::Forbidden, text));
+            }
+        }
+    }
+
+    fn welcome(&mut self, fd: OwnedFd, who: Principal) {
+        let now = self.clock.now();
+        let index = usize::from(who.socket);
         let max_request = self.policy.sockets[index].max_request;
         if !who.may_connect(self.policy.sockets[index].peer_uids.as_deref()) {
             let text = format!("uid {} may not use this socket", who.uid);
@@ -62,7 +73,7 @@ impl<C: Clock> Server<C> {
                 Some(oldest) => self.close(oldest),
                 // The gate is answering others of this principal's: a moment in the backlog, not a refusal.
                 None if self.crowd.is_moving(who) && self.draining.is_none() => {
-                    self.parked = Some((fd, index));
+                    self.parked = Some((fd, who));
                     return self.stop_accepting();
                 }
                 None => {
@@ -109,8 +120,8 @@ impl<C: Clock> Server<C> {
         for (i, listener) in self.listeners.iter().enumerate() {
             let _ = self.epoll.add(listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER | i as u64));
         }
-        if let Some((fd, index)) = self.parked.take() {
-            self.welcome(fd, index);
+        if let Some((fd, who)) = self.parked.take() {
+            self.welcome(fd, who);
         }
     }
 
