@@ -3,6 +3,8 @@
 
 mod support;
 
+#[path = "sessions/cgroups.rs"]
+mod cgroups;
 #[path = "sessions/limits.rs"]
 mod limits;
 #[path = "sessions/ownership.rs"]

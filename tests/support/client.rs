@@ -20,7 +20,11 @@ impl Client {
 
     /// Connects, or says why not.
     pub fn try_connect(socket: &Path) -> std::io::Result<Client> {
-        let stream = UnixStream::connect(socket)?;
+        Client::over(UnixStream::connect(socket)?)
+    }
+
+    /// Over a connection that somebody has made.
+    pub fn over(stream: UnixStream) -> std::io::Result<Client> {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         Ok(Client { reader: BufReader::new(stream) })

@@ -3,6 +3,7 @@
 // Each test binary uses its own part of this.
 #![allow(dead_code, unused_imports)]
 
+pub mod cgroup;
 pub mod client;
 pub mod daemon;
 pub mod dir;
@@ -11,6 +12,7 @@ pub mod process;
 pub mod role;
 pub mod sys;
 
+pub use cgroup::Cgroup;
 pub use client::Client;
 pub use daemon::{Exit, Nsecd, Setup};
 pub use dir::Dir;

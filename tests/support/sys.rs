@@ -3,7 +3,9 @@
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -91,15 +93,67 @@ pub fn give_junk(command: &mut Command, first: RawFd, count: i32) {
 
 /// The child and all that it starts find `memfd_secret` missing, as on a kernel booted without it.
 pub fn without_memfd_secret(command: &mut Command) {
-    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
-    let errno = SeccompAction::Errno(libc::ENOSYS as u32);
-    let rules = [(libc::SYS_memfd_secret, vec![])].into_iter().collect();
+    refusing(command, libc::SYS_memfd_secret, None, libc::ENOSYS);
+}
+
+/// The child and all that it starts find no SO_PEERPIDFD, as on a kernel before 6.5.
+pub fn without_peer_pidfd(command: &mut Command) {
+    refusing(command, libc::SYS_getsockopt, Some((2, libc::SO_PEERPIDFD as u64)), libc::ENOPROTOOPT);
+}
+
+/// The child and all that it starts have SO_PEERPIDFD, but no PIDFD_GET_INFO, as on a kernel before 6.13.
+pub fn without_pidfd_info(command: &mut Command) {
+    refusing(command, libc::SYS_ioctl, Some((1, 0xC040_FF0B)), libc::ENOTTY);
+}
+
+/// In the child and all that it starts, this call, where this argument of it is this, fails.
+fn refusing(command: &mut Command, call: i64, argument: Option<(u8, u64)>, errno: i32) {
+    use seccompiler::{BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition};
+    use seccompiler::{SeccompFilter, SeccompRule};
+    let errno = SeccompAction::Errno(errno as u32);
+    let rule = |(index, value)| {
+        let equal = SeccompCondition::new(index, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value).unwrap();
+        SeccompRule::new(vec![equal]).unwrap()
+    };
+    let rules = [(call, argument.map(rule).into_iter().collect())].into_iter().collect();
     let arch = std::env::consts::ARCH.try_into().unwrap();
     let filter: BpfProgram = SeccompFilter::new(rules, SeccompAction::Allow, errno, arch).unwrap().try_into().unwrap();
     // SAFETY: applying a ready filter makes two prctl/seccomp calls and allocates nothing.
     unsafe {
         command.pre_exec(move || seccompiler::apply_filter(&filter).map_err(|_| io::Error::last_os_error()));
     }
+}
+
+/// Before it becomes its program, the child enters the cgroup of `procs`, connects to `socket` and passes the connection
+/// over `to`.
+pub fn connect_and_pass(command: &mut Command, procs: PathBuf, socket: PathBuf, to: UnixStream) {
+    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+    // SAFETY: files and sockets are plain system calls; the allocator is usable after fork under glibc.
+    unsafe {
+        command.pre_exec(move || {
+            std::fs::write(&procs, "0")?;
+            let connection = UnixStream::connect(&socket)?;
+            let passed = [connection.as_raw_fd()];
+            let rights = [ControlMessage::ScmRights(&passed)];
+            sendmsg::<()>(to.as_raw_fd(), &[io::IoSlice::new(b"c")], &rights, MsgFlags::empty(), None)?;
+            Ok(())
+        });
+    }
+}
+
+/// The connection that somebody passes over `from`.
+pub fn passed(from: &UnixStream) -> UnixStream {
+    use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+    let (mut byte, mut space) = ([0], nix::cmsg_space!([RawFd; 1]));
+    let mut parts = [io::IoSliceMut::new(&mut byte)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<()>(from.as_raw_fd(), &mut parts, Some(&mut space), flags).unwrap();
+    let fd = message.cmsgs().unwrap().find_map(|item| match item {
+        ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
+        _ => None,
+    });
+    // SAFETY: the kernel has just put this descriptor into our table, for us alone.
+    unsafe { UnixStream::from_raw_fd(fd.expect("a descriptor came along")) }
 }
 
 /// The child gets a session keyring of its own, in which `key` lies under `description`.
