@@ -107,6 +107,8 @@ pub struct Sessions {
     /// Per starter, by last use: the first is the least recently used.
     by_use: HashMap<Principal, BTreeMap<u64, TokenHash>>,
     by_end: BTreeSet<(u64, TokenHash)>,
+    /// Per socket and uid, whatever the cgroup: a uid may be able to make itself new cgroups.
+    by_user: HashMap<(u16, u32), usize>,
     uses: u64,
 }
 
@@ -153,6 +155,11 @@ impl Sessions {
         self.by_use.get(&who).map_or(0, BTreeMap::len)
     }
 
+    /// Sessions of a uid on a socket, in whatever cgroups.
+    pub fn of_user(&self, who: Principal) -> usize {
+        self.by_user.get(&(who.socket, who.uid)).copied().unwrap_or_default()
+    }
+
     /// Makes room for one more of this principal's: an ended one goes first, else the least recently used. `keep` and
     /// those it was narrowed from stay. Returns what was ended; `None`, and nothing ended, if there is no room to make.
     pub fn make_room(
@@ -189,6 +196,7 @@ impl Sessions {
         }
         self.by_use.entry(starter).or_default().insert(self.uses, hash);
         self.by_end.insert((ends.boot, hash));
+        *self.by_user.entry((starter.socket, starter.uid)).or_default() += 1;
         let session = Session {
             starter,
             owner,
@@ -214,6 +222,13 @@ impl Sessions {
             let Some(session) = self.all.remove(&hash) else { continue };
             ending.extend(session.children);
             self.by_end.remove(&(session.ends.boot, hash));
+            let user = (session.starter.socket, session.starter.uid);
+            if let Some(count) = self.by_user.get_mut(&user) {
+                *count -= 1;
+                if *count == 0 {
+                    self.by_user.remove(&user);
+                }
+            }
             if let Some(parent) = session.parent.and_then(|p| self.all.get_mut(&p)) {
                 parent.children.retain(|child| *child != hash);
             }

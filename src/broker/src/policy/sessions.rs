@@ -14,6 +14,9 @@ const DEFAULT_SCOPE: [u16; 3] = [1, 9734, 1111];
 /// Seconds a session lasts whose starter does not say, as far as the ceiling allows.
 const DEFAULT_TTL: u64 = 28_800;
 
+/// Cgroups of one uid that may have all their sessions on one socket.
+const MOST_CGROUPS: usize = 128;
+
 /// What session_start asks for.
 pub(super) struct Wish<'a> {
     pub scope: &'a Option<Vec<u16>>,
@@ -41,6 +44,12 @@ impl Engine {
         let (most, live) = (socket.sessions_per_minute, socket.live_sessions);
         let first_use = socket.bind == Bind::FirstUse;
         self.may_start(who, most, now)?;
+        // New cgroups are new principals, but not new memory without end.
+        let crowd = live.saturating_mul(MOST_CGROUPS);
+        if self.sessions.of_user(who) >= crowd {
+            let text = format!("Too many sessions: uid {} has {crowd} on this socket", who.uid);
+            return refuse(Code::Unavailable, text);
+        }
         let Some(ended) = self.sessions.make_room(who, live, wish.parent.as_ref(), now) else {
             let text = format!("No room for a narrower session: this principal may have {live} sessions at a time");
             return refuse(Code::OutOfScope, text);

@@ -386,3 +386,28 @@ fn a_session_that_finds_no_room_uses_no_start() {
     granted(sign(&mut engine, A, START, 1, Some(&parent)));
     start(&mut engine, A, START, "{}").expect("a session in the first one's place");
 }
+
+#[test]
+fn new_cgroups_of_one_uid_do_not_bring_sessions_without_end() {
+    let mut engine = engine_with(|s| s.live_sessions = 2);
+    let mut started = 0;
+    for cgroup in 0..1000 {
+        let who = Principal { cgroup: Some(cgroup), ..A };
+        for _ in 0..2 {
+            let call = request::parse(br#"{"method":"session_start","params":{}}"#).expect("a request");
+            let verdict = engine.decide(&call, who, false, START, &mut || {
+                started += 1;
+                let mut random = [0; 32];
+                random[..8].copy_from_slice(&u64::to_be_bytes(started));
+                random
+            });
+            if let Verdict::Refused(refusal) = verdict {
+                assert_eq!(refusal.error.code, Code::Unavailable);
+            }
+        }
+    }
+    assert_eq!(started, 256);
+    let other = Principal { cgroup: Some(7), ..B };
+    let call = request::parse(br#"{"method":"session_start","params":{}}"#).expect("a request");
+    assert!(matches!(engine.decide(&call, other, false, START, &mut || [9; 32]), Verdict::Answer(_)));
+}
