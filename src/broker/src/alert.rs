@@ -13,6 +13,8 @@ use crate::clock::{Now, iso};
 const SHOWN: usize = 240;
 /// Lines written in one [`SPAN`]; more are counted.
 const MOST: u32 = 50;
+/// Lines kept for what no flood of an agent's may hide.
+const RESERVED: u32 = 20;
 /// Milliseconds.
 const SPAN: u64 = 10_000;
 
@@ -28,6 +30,8 @@ pub struct Alert<'a> {
     pub kind: Option<u16>,
     /// The first 12 digits of the token's hash.
     pub token: Option<String>,
+    /// Whether it is about another principal's session.
+    pub urgent: bool,
 }
 
 /// One socket's log.
@@ -53,7 +57,7 @@ impl AlertLog {
     /// Writes or counts one line.
     pub fn write(&mut self, alert: &Alert<'_>, now: Now) {
         self.flush(now);
-        if self.written >= MOST {
+        if self.written >= if alert.urgent { MOST + RESERVED } else { MOST } {
             self.hidden += 1;
             return;
         }
@@ -152,7 +156,14 @@ mod tests {
     const NOW: Now = Now { boot: 5000, wall: 1_775_108_259_123 };
 
     fn refused(text: &str) -> Alert<'_> {
-        Alert { method: "sign_event", verb: "rejected", text, kind: Some(0), token: Some("0123456789ab".into()) }
+        Alert {
+            method: "sign_event",
+            verb: "rejected",
+            text,
+            kind: Some(0),
+            token: Some("0123456789ab".into()),
+            urgent: false,
+        }
     }
 
     #[test]
@@ -184,6 +195,8 @@ mod tests {
             log.write(&refused("no"), NOW);
         }
         assert_eq!(text(&mut log).lines().count(), 50);
+        log.write(&Alert { urgent: true, ..refused("another principal") }, NOW);
+        assert!(text(&mut log).contains("another principal"), "a flood hides no use of a foreign token");
         log.flush(Now { boot: NOW.boot + SPAN, ..NOW });
         assert!(text(&mut log).ends_with("Z 950 more refusals in the last 10s not shown\n"));
     }

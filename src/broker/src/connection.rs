@@ -39,7 +39,7 @@ pub enum State {
 /// What a read brought.
 pub enum Input {
     /// This many bytes, pushed to the framer.
-    Bytes,
+    Bytes(usize),
     /// Nothing at the moment.
     Nothing,
     /// The client has ended its side, or is gone.
@@ -59,6 +59,8 @@ pub struct Connection {
     pub ended: bool,
     /// Whether the reply under way is the last.
     pub last: bool,
+    /// Whether requests are buffered that have not had their turn: nothing more is read until they have.
+    pub backlog: bool,
     /// Whether to wait for the rest of an oversized request before closing.
     pub linger: bool,
     /// When the request under way began; `None` between requests.
@@ -79,6 +81,7 @@ impl Connection {
             state: State::Reading,
             ended: false,
             last: false,
+            backlog: false,
             linger: false,
             began: None,
             heard: now,
@@ -89,12 +92,7 @@ impl Connection {
 
     /// Whether it has sent nothing and is owed nothing.
     pub fn is_idle(&self) -> bool {
-        matches!(self.state, State::Reading) && self.began.is_none()
-    }
-
-    /// Whether it is in the middle of a request that is not complete.
-    pub fn is_partial(&self) -> bool {
-        matches!(self.state, State::Reading) && self.began.is_some()
+        matches!(self.state, State::Reading) && self.began.is_none() && self.framer.is_empty()
     }
 
     /// Bytes of memory it holds.
@@ -116,7 +114,7 @@ impl Connection {
                 if !matches!(self.state, State::Lingering { .. }) {
                     self.framer.push(&buffer[..n]);
                 }
-                Input::Bytes
+                Input::Bytes(n)
             }
             Err(Errno::EAGAIN | Errno::EINTR) => Input::Nothing,
             Err(_) => self.end(),

@@ -1,7 +1,8 @@
 //! Who holds how many connections and how many bytes, and who gives way when there are too many.
 //!
-//! At a principal's cap its oldest idle connection goes, then its longest-stalled half request; a request that is
-//! complete never does. No step looks at more than one connection, however many there are.
+//! At a principal's cap its oldest idle connection goes, then its longest-stalled half request, then a reply that it
+//! has not taken for long; a request that is complete never does. At the cap in all the principal with most gives way.
+//! No step looks at more than one connection of a principal, however many there are.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -15,6 +16,8 @@ const PER_PRINCIPAL: usize = 8 * 1024 * 1024;
 const IN_ALL: usize = 64 * 1024 * 1024;
 /// Milliseconds without a byte after which half a request gives way.
 const STALLED: u64 = 2000;
+/// Milliseconds after which a reply that is not taken gives way.
+const DEAF: u64 = 5000;
 
 /// How a connection stands in its principal's queue for giving way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +26,8 @@ pub enum Stand {
     Idle(u64),
     /// Half a request, its last byte at this time.
     Partial(u64),
+    /// A reply that the client does not take, since this time.
+    Unread(u64),
     /// A complete request, or a reply that is not taken.
     Busy,
     /// A complete request that the gate has: it ends by itself, soon.
@@ -36,6 +41,14 @@ struct Group {
     bytes: usize,
     idle: BTreeSet<(u64, u64)>,
     partial: BTreeSet<(u64, u64)>,
+    unread: BTreeSet<(u64, u64)>,
+}
+
+impl Group {
+    /// A client that has long had its reply and not taken it.
+    fn deaf(&self, now: u64) -> Option<&(u64, u64)> {
+        self.unread.first().filter(|(since, _)| now.saturating_sub(*since) >= DEAF)
+    }
 }
 
 /// All connections, by principal.
@@ -77,13 +90,16 @@ impl Crowd {
     pub fn yielding(&self, who: Principal, now: u64) -> Option<u64> {
         let group = self.groups.get(&who)?;
         let stalled = group.partial.first().filter(|(heard, _)| now.saturating_sub(*heard) >= STALLED);
-        group.idle.first().or(stalled).map(|(_, id)| *id)
+        group.idle.first().or(stalled).or(group.deaf(now)).map(|(_, id)| *id)
     }
 
-    /// The oldest idle connection of the principal that has most of all.
-    pub fn yielding_of_all(&self) -> Option<u64> {
-        let largest = self.groups.values().filter(|g| !g.idle.is_empty()).max_by_key(|g| g.connections)?;
-        largest.idle.first().map(|(_, id)| *id)
+    /// The connection that gives way when there are too many in all: of the principal that has most its oldest idle
+    /// one, else its oldest half request, however new, else a reply that it does not take.
+    pub fn yielding_of_all(&self, now: u64) -> Option<u64> {
+        let mut largest: Vec<&Group> = self.groups.values().collect();
+        largest.sort_unstable_by_key(|g| std::cmp::Reverse(g.connections));
+        let of = |g: &&Group| g.idle.first().or(g.partial.first()).or(g.deaf(now)).map(|(_, id)| *id);
+        largest.iter().find_map(of)
     }
 
     /// A new connection, standing so.
@@ -113,6 +129,7 @@ impl Crowd {
         match before {
             Stand::Idle(since) => group.idle.remove(&(since, id)),
             Stand::Partial(since) => group.partial.remove(&(since, id)),
+            Stand::Unread(since) => group.unread.remove(&(since, id)),
             Stand::Signing => {
                 group.signing -= 1;
                 true
@@ -122,6 +139,7 @@ impl Crowd {
         match after {
             Stand::Idle(since) => group.idle.insert((since, id)),
             Stand::Partial(since) => group.partial.insert((since, id)),
+            Stand::Unread(since) => group.unread.insert((since, id)),
             Stand::Signing => {
                 group.signing += 1;
                 true
@@ -179,7 +197,14 @@ mod tests {
         crowd.join(2, A, Stand::Idle(5));
         crowd.join(3, A, Stand::Idle(4));
         assert!(crowd.is_full());
-        assert_eq!(crowd.yielding_of_all(), Some(3));
+        assert_eq!(crowd.yielding_of_all(9), Some(3));
+        crowd.stand(2, A, Stand::Idle(5), Stand::Partial(6));
+        crowd.stand(3, A, Stand::Idle(4), Stand::Partial(7));
+        assert_eq!(crowd.yielding_of_all(9), Some(2), "half requests of the largest before an idle one of the smaller");
+        crowd.stand(2, A, Stand::Partial(6), Stand::Unread(8));
+        crowd.stand(3, A, Stand::Partial(7), Stand::Signing);
+        assert_eq!(crowd.yielding_of_all(9), Some(1));
+        assert_eq!(crowd.yielding_of_all(8 + DEAF), Some(2));
     }
 
     #[test]

@@ -95,6 +95,11 @@ impl Framer {
         matches!(self.state, State::Value { .. })
     }
 
+    /// Whether nothing is left that has not been answered or passed over.
+    pub fn is_empty(&self) -> bool {
+        self.scan >= self.bytes.len() && self.state == State::Blank
+    }
+
     /// Bytes of memory held.
     pub fn weight(&self) -> usize {
         self.bytes.capacity()

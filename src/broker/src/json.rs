@@ -3,6 +3,7 @@
 //! serde's derive skips what no field asks for, and with it duplicate keys, lone surrogates, invalid UTF-8 and any depth
 //! inside (measured). One visitor here sees every value, so no text passes that two parsers could read differently.
 
+use std::cell::Cell;
 use std::fmt;
 
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -10,6 +11,12 @@ use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 
 /// Values may be nested this deep; the outer object counts as one.
 pub const MAX_DEPTH: usize = 64;
+
+/// Members of one object: far above what any method takes; each costs a comparison with the others.
+const MAX_MEMBERS: usize = 1024;
+
+/// Values in one request: a contact list of twenty thousand entries fits.
+const MAX_VALUES: usize = 65_536;
 
 /// Characters of a key that an error repeats.
 const KEY_SHOWN: usize = 40;
@@ -62,7 +69,8 @@ impl Object {
 /// Parses one object that fills `text`. The error says what is wrong and in which column.
 pub fn parse(text: &[u8]) -> Result<Object, serde_json::Error> {
     let mut reader = serde_json::Deserializer::from_slice(text);
-    let value = Walk { depth: 1 }.deserialize(&mut reader)?;
+    let values = Cell::new(0);
+    let value = Walk { depth: 1, values: &values }.deserialize(&mut reader)?;
     reader.end()?;
     match value {
         Value::Object(object) => Ok(object),
@@ -100,11 +108,18 @@ pub fn write_string(out: &mut String, text: &str) {
 }
 
 /// The visitor for a value at this depth.
-struct Walk {
+struct Walk<'a> {
     depth: usize,
+    /// Values seen so far in the whole request.
+    values: &'a Cell<usize>,
 }
 
-impl Walk {
+impl Walk<'_> {
+    /// For what lies inside.
+    fn inner(&self) -> Self {
+        Walk { depth: self.depth + 1, values: self.values }
+    }
+
     /// Refuses an array or object that is itself one too deep.
     fn enter<E: de::Error>(&self) -> Result<(), E> {
         match self.depth > MAX_DEPTH {
@@ -114,14 +129,19 @@ impl Walk {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Walk {
+impl<'de> DeserializeSeed<'de> for Walk<'_> {
     type Value = Value;
     fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Value, D::Error> {
+        let values = self.values.get() + 1;
+        self.values.set(values);
+        if values > MAX_VALUES {
+            return Err(de::Error::custom(format_args!("more than {MAX_VALUES} values")));
+        }
         reader.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Walk {
+impl<'de> Visitor<'de> for Walk<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -148,7 +168,7 @@ impl<'de> Visitor<'de> for Walk {
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         self.enter()?;
         let mut all = Vec::new();
-        while let Some(value) = items.next_element_seed(Walk { depth: self.depth + 1 })? {
+        while let Some(value) = items.next_element_seed(self.inner())? {
             all.push(value);
         }
         Ok(Value::Array(all))
@@ -157,7 +177,10 @@ impl<'de> Visitor<'de> for Walk {
         self.enter()?;
         let mut all = Object::default();
         while let Some(key) = members.next_key::<String>()? {
-            all.0.push((key, members.next_value_seed(Walk { depth: self.depth + 1 })?));
+            if all.0.len() >= MAX_MEMBERS {
+                return Err(de::Error::custom(format_args!("an object of more than {MAX_MEMBERS} members")));
+            }
+            all.0.push((key, members.next_value_seed(self.inner())?));
         }
         match all.duplicate() {
             None => Ok(Value::Object(all)),
@@ -198,6 +221,17 @@ mod tests {
 
     fn error(text: &[u8]) -> String {
         parse(text).expect_err("this text must be refused").to_string()
+    }
+
+    #[test]
+    fn members_and_values_are_bounded() {
+        let members = |n: usize| format!("{{{}}}", (0..n).map(|i| format!("\"{i}\":0")).collect::<Vec<_>>().join(","));
+        assert!(parse(members(MAX_MEMBERS).as_bytes()).is_ok());
+        assert!(parse(members(MAX_MEMBERS + 1).as_bytes()).is_err_and(|e| e.to_string().contains("1024 members")));
+        // The object and the array are two of them.
+        let values = |n: usize| format!("{{\"a\":[{}]}}", vec!["[]"; n - 2].join(","));
+        assert!(parse(values(MAX_VALUES).as_bytes()).is_ok());
+        assert!(parse(values(MAX_VALUES + 1).as_bytes()).is_err_and(|e| e.to_string().contains("65536 values")));
     }
 
     #[test]

@@ -228,9 +228,9 @@ impl Engine {
     /// The account that a call means. Never another one than it names.
     fn account(&self, name: Option<&str>, presented: Option<Presented>, who: Principal) -> Result<usize, Refusal> {
         let named = name.filter(|name| *name != "default");
-        let wanted = match (named, presented) {
+        let wanted = match (name, presented) {
             (None, Some(presented)) => return Ok(presented.account),
-            (None, None) => &self.policy.default_account,
+            (None, None) | (Some("default"), _) => &self.policy.default_account,
             (Some(name), _) => name,
         };
         let loaded = &self.socket(who).accounts;

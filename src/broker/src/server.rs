@@ -42,6 +42,9 @@ const HUNG: u64 = 10_000;
 const DRAIN: u64 = 5_000;
 /// Bytes received at a time.
 const BUFFER: usize = 64 * 1024;
+/// What one principal may have of a round, by the time that it takes others: bytes received, and three times the
+/// bytes parsed.
+const SHARE: usize = 256 * 1024;
 /// Requests served from one connection before others have their turn.
 const TURN: usize = 16;
 
@@ -106,6 +109,10 @@ pub struct Server<C: Clock> {
     draining: Option<u64>,
     served: bool,
     buffer: Vec<u8>,
+    /// What each principal has had of this round.
+    eaten: HashMap<Principal, usize>,
+    /// When the operator was last told that a gate refuses.
+    told: u64,
 }
 
 /// The descriptors that the policy names, taken.
@@ -162,6 +169,8 @@ impl<C: Clock> Server<C> {
             draining: None,
             served: false,
             buffer: vec![0; BUFFER],
+            eaten: HashMap::new(),
+            told: 0,
         })
     }
 
@@ -174,6 +183,10 @@ impl<C: Clock> Server<C> {
                 Err(Errno::EINTR) => 0,
                 Err(e) => return format!("epoll_wait: {e}"),
             };
+            self.eaten.clear();
+            if self.parked.is_some() && self.draining.is_none() {
+                self.resume_accepting();
+            }
             for event in &events[..ready] {
                 if let Err(end) = self.handle(event.data(), event.events()) {
                     return end;
@@ -213,6 +226,8 @@ impl<C: Clock> Server<C> {
     /// A client's socket is ready.
     fn client_ready(&mut self, id: u64, events: EpollFlags) {
         let now = self.clock.now();
+        let Some(who) = self.clients.get(&id).map(|c| c.connection.who) else { return };
+        let sated = self.is_sated(who);
         let Some(client) = self.clients.get_mut(&id) else { return };
         match client.connection.state {
             State::Waiting { .. } | State::Signing { .. } => {
@@ -228,15 +243,19 @@ impl<C: Clock> Server<C> {
                 return;
             }
             State::Replying => {}
+            // Its turn comes in the next round: epoll reports it again.
+            State::Reading if client.connection.backlog || sated => return,
             State::Reading => {
-                client.connection.receive(&mut self.buffer, now.boot);
+                if let Input::Bytes(n) = client.connection.receive(&mut self.buffer, now.boot) {
+                    *self.eaten.entry(who).or_default() += n;
+                }
             }
             State::Lingering { .. } => {
                 let mut turns = 0;
                 loop {
                     match client.connection.receive(&mut self.buffer, now.boot) {
-                        Input::Bytes if turns < TURN => turns += 1,
-                        Input::Bytes | Input::Nothing => break,
+                        Input::Bytes(_) if turns < TURN => turns += 1,
+                        Input::Bytes(_) | Input::Nothing => break,
                         Input::End => return self.close(id),
                     }
                 }
@@ -248,8 +267,10 @@ impl<C: Clock> Server<C> {
     /// Takes a connection as far as it goes without waiting, then files it under what it waits for.
     fn advance(&mut self, id: u64) {
         for _ in 0..TURN {
-            let Some(client) = self.clients.get_mut(&id) else { return };
+            let Some(client) = self.clients.get(&id) else { return };
+            let sated = self.is_sated(client.connection.who);
             let on = match client.connection.state {
+                State::Reading if sated && !client.connection.framer.is_empty() => return self.later(id),
                 State::Reading => self.read(id),
                 State::Replying => self.write(id),
                 State::Waiting { .. } | State::Signing { .. } | State::Lingering { .. } => false,
@@ -258,9 +279,21 @@ impl<C: Clock> Server<C> {
                 return self.file(id);
             }
         }
-        // Others first; what is buffered here has no event of its own, so it is due at once.
+        self.later(id);
+    }
+
+    /// Others first: what is buffered here has no event of its own, so it is due at once, and nothing more is read.
+    fn later(&mut self, id: u64) {
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.connection.backlog = true;
+        }
         self.file(id);
         self.set_due(id, Some(0));
+    }
+
+    /// Whether a principal has had its share of this round.
+    fn is_sated(&self, who: Principal) -> bool {
+        self.eaten.get(&who) >= Some(&SHARE)
     }
 
     /// Sends a reply's rest; true if the connection can go on.
@@ -299,7 +332,7 @@ impl<C: Clock> Server<C> {
         }
         for _ in 0..TURN {
             match connection.receive(&mut self.buffer, now) {
-                Input::Bytes => {}
+                Input::Bytes(_) => {}
                 Input::Nothing | Input::End => return self.close(id),
             }
         }
@@ -316,6 +349,7 @@ impl<C: Clock> Server<C> {
             State::Reading if connection.is_idle() => Stand::Idle(connection.heard),
             State::Reading => Stand::Partial(connection.heard),
             State::Signing { .. } => Stand::Signing,
+            State::Replying => Stand::Unread(connection.heard),
             _ => Stand::Busy,
         };
         self.crowd.stand(id, who, client.stand, stand);
@@ -323,7 +357,8 @@ impl<C: Clock> Server<C> {
         let (wanted, due) = match connection.state {
             State::Reading => {
                 let due = connection.began.map_or(connection.heard + IDLE, |began| began + REQUEST);
-                (EpollFlags::EPOLLIN, Some(due))
+                let wanted = if connection.backlog { EpollFlags::empty() } else { EpollFlags::EPOLLIN };
+                (wanted, Some(due))
             }
             State::Replying => (EpollFlags::EPOLLOUT, Some(connection.heard + REQUEST + REPLY)),
             State::Lingering { until } => {

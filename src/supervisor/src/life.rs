@@ -226,7 +226,8 @@ impl Life<'_> {
     fn next_alert_log(&mut self, service: &Service, index: u16) -> bool {
         let Some(alerts) = self.setup.alert_logs.get_mut(usize::from(index)) else { return false };
         let now = Instant::now();
-        if alerts.is_fresh(now) {
+        // A broker that asks for more has been hijacked: it would rotate its history away.
+        if alerts.is_fresh(now) || alerts.size() < self.setup.config.state.log_size {
             return service.send(Control::NoAlertLog(index), None);
         }
         match alerts.rotate(self.setup.config.state.log_keep, now) {

@@ -25,7 +25,7 @@ impl<C: Clock> Server<C> {
                 return;
             }
             if self.crowd.is_full() {
-                match self.crowd.yielding_of_all() {
+                match self.crowd.yielding_of_all(self.clock.now().boot) {
                     Some(oldest) => self.close(oldest),
                     None => return self.stop_accepting(),
                 }
@@ -69,10 +69,14 @@ impl<C: Clock> Server<C> {
             return self.turn_away(&fd, index, &Error::new(Code::Forbidden, text));
         }
         if self.crowd.is_crowded(who) {
-            match self.crowd.yielding(who, now.boot) {
+            // Others of this principal's have yet to be read in the next round, or are with the gate: a moment in the
+            // backlog, neither an eviction nor a refusal.
+            let soon =
+                |server: &Self| server.draining.is_none() && (server.is_sated(who) || server.crowd.is_moving(who));
+            let oldest = if self.is_sated(who) { None } else { self.longest_idle(who, now.boot) };
+            match oldest {
                 Some(oldest) => self.close(oldest),
-                // The gate is answering others of this principal's: a moment in the backlog, not a refusal.
-                None if self.crowd.is_moving(who) && self.draining.is_none() => {
+                None if soon(self) => {
                     self.parked = Some((fd, who));
                     return self.stop_accepting();
                 }
@@ -96,6 +100,18 @@ impl<C: Clock> Server<C> {
         self.client_ready(id, EpollFlags::EPOLLIN);
     }
 
+    /// Which of a principal's connections gives way. One whose request has come meanwhile does not.
+    fn longest_idle(&mut self, who: Principal, now: u64) -> Option<u64> {
+        for _ in 0..BATCH {
+            let oldest = self.crowd.yielding(who, now)?;
+            self.client_ready(oldest, EpollFlags::EPOLLIN);
+            if self.crowd.yielding(who, now) == Some(oldest) {
+                return Some(oldest);
+            }
+        }
+        self.crowd.yielding(who, now)
+    }
+
     /// One line and the end; a new socket's buffer takes it.
     fn turn_away(&mut self, fd: &OwnedFd, index: usize, error: &Error) {
         let now = self.clock.now();
@@ -103,7 +119,8 @@ impl<C: Clock> Server<C> {
         let _ = send(fd.as_raw_fd(), line.as_bytes(), MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
         // Taken, so that the client reads the line and an end of file rather than a reset.
         let _ = nix::sys::socket::recv(fd.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_DONTWAIT);
-        let alert = Alert { method: "connect", verb: "rejected", text: &error.text, kind: None, token: None };
+        let alert =
+            Alert { method: "connect", verb: "rejected", text: &error.text, kind: None, token: None, urgent: false };
         self.alert(index, &alert, now);
     }
 
@@ -130,6 +147,7 @@ impl<C: Clock> Server<C> {
         let now = self.clock.now();
         self.stop_accepting();
         self.draining = Some(now.boot + super::DRAIN);
+        self.eaten.clear();
         let all: Vec<u64> = self.clients.keys().copied().collect();
         for id in all {
             match self.clients.get(&id).map(|c| c.stand) {

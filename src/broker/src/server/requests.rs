@@ -29,6 +29,7 @@ impl<C: Clock> Server<C> {
                     return true;
                 }
                 Next::More => {
+                    connection.backlog = false;
                     note_beginning(connection, now.boot);
                     return false;
                 }
@@ -38,6 +39,7 @@ impl<C: Clock> Server<C> {
                     looked = true;
                 }
                 Next::Request { text, keep_open } => {
+                    *self.eaten.entry(connection.who).or_default() += 3 * text.len();
                     let call = request::parse(text);
                     connection.last = !keep_open;
                     match call {
@@ -80,7 +82,8 @@ impl<C: Clock> Server<C> {
         client.connection.last |= last;
         client.connection.reply(&error.line());
         let socket = usize::from(client.connection.who.socket);
-        let alert = Alert { method: "request", verb: "rejected", text: &error.text, kind: None, token: None };
+        let alert =
+            Alert { method: "request", verb: "rejected", text: &error.text, kind: None, token: None, urgent: false };
         self.alert(socket, &alert, now);
     }
 
@@ -106,7 +109,9 @@ impl<C: Clock> Server<C> {
         let Some(who) = self.clients.get(&id).map(|c| c.connection.who) else { return };
         // Nobody waits for what cannot come in time.
         let hopeless = refusal.error.retry_after_ms.is_some_and(|ms| ms > seconds.saturating_mul(1000));
-        if hopeless || self.draining.is_some() || !self.queues.join(who, id) {
+        // What waits is held in memory: within the budget, or not at all.
+        let held = self.afford(id, call.weight());
+        if hopeless || !held || self.draining.is_some() || !self.queues.join(who, id) {
             return self.refused(id, &call, refusal, now);
         }
         let until = now.boot.saturating_add(seconds.saturating_mul(1000));
@@ -159,10 +164,24 @@ impl<C: Clock> Server<C> {
         }
     }
 
+    /// Charges a connection for bytes that it is going to hold; false if its principal's or the common budget is used up.
+    fn afford(&mut self, id: u64, weight: usize) -> bool {
+        let Some(client) = self.clients.get_mut(&id) else { return false };
+        let who = client.connection.who;
+        let (charged, within) = self.crowd.charge(who, client.charged, client.connection.weight() + weight);
+        client.charged = charged;
+        within
+    }
+
     fn ask(&mut self, id: u64, call: &Call, grant: Grant) {
-        let Some(client) = self.clients.get_mut(&id) else { return };
         let Grant { account, texts, slot } = grant;
         let weight = 2 * texts.canonical.len() + texts.unsigned.len();
+        if !self.afford(id, weight) {
+            self.engine.settle(slot, false);
+            let error = Error::new(Code::Unavailable, "Too many bytes held by requests in flight: try again later");
+            return self.refused(id, call, error.into(), self.clock.now());
+        }
+        let Some(client) = self.clients.get_mut(&id) else { return };
         client.connection.state = State::Signing { weight };
         let who = client.connection.who;
         let (kind, token) = facts(call);
@@ -193,8 +212,9 @@ impl<C: Clock> Server<C> {
                 error
             }
             Status::NotRecorded => {
-                log::error!(
-                    "the gate cannot write its record, so nothing is signed: free space in the state directory"
+                self.tell_operator(
+                    now,
+                    "the gate cannot write its record, so nothing is signed: free space in the state directory",
                 );
                 Error::new(Code::Unavailable, "Signing is unavailable: the record cannot be written")
             }
@@ -204,17 +224,26 @@ impl<C: Clock> Server<C> {
             Status::Frozen => Error::new(Code::Frozen, "The account is frozen by its operator"),
             Status::CreatedAtOutside => Error::new(Code::OutOfScope, "created_at is outside the account's window"),
             Status::Failed(code) => {
-                log::error!("the gate of account {} answered {code}", self.policy.accounts[job.account].name);
+                let text = format!("the gate of account {} answered {code}", self.policy.accounts[job.account].name);
+                self.tell_operator(now, &text);
                 Error::new(Code::Unavailable, "Signing failed")
             }
         };
         let verb = if error.code == Code::RateLimited { "rate-limited" } else { "rejected" };
         // The reference daemon names the kind where it was the reason.
         let kind = (error.code != Code::RateLimited).then_some(job.kind);
-        let alert = Alert { method: "sign_event", verb, text: &error.text, kind, token: job.token };
+        let alert = Alert { method: "sign_event", verb, text: &error.text, kind, token: job.token, urgent: false };
         self.alert(usize::from(job.who.socket), &alert, now);
         self.answer(job.client, &error.line());
         self.advance(job.client);
+    }
+
+    /// At most one line in a while: agents choose how often a gate refuses.
+    fn tell_operator(&mut self, now: Now, text: &str) {
+        if now.boot >= self.told {
+            self.told = now.boot + super::SWEEP;
+            log::error!("{text}");
+        }
     }
 
     fn refused(&mut self, id: u64, call: &Call, refusal: Refusal, now: Now) {
@@ -223,7 +252,7 @@ impl<C: Clock> Server<C> {
         let verb = if refusal.error.code == Code::RateLimited { "rate-limited" } else { "rejected" };
         let kind = kind.filter(|_| refusal.error.code != Code::RateLimited);
         let text = refusal.alert.as_deref().unwrap_or(&refusal.error.text);
-        let alert = Alert { method: call.method.name(), verb, text, kind, token };
+        let alert = Alert { method: call.method.name(), verb, text, kind, token, urgent: refusal.alert.is_some() };
         self.alert(usize::from(who.socket), &alert, now);
         self.answer(id, &refusal.error.line());
     }
@@ -232,7 +261,7 @@ impl<C: Clock> Server<C> {
         if let Some(text) = &answer.alert {
             let Some(who) = self.clients.get(&id).map(|c| c.connection.who) else { return };
             let (kind, token) = facts(call);
-            let alert = Alert { method: call.method.name(), verb: "rejected", text, kind, token };
+            let alert = Alert { method: call.method.name(), verb: "rejected", text, kind, token, urgent: true };
             self.alert(usize::from(who.socket), &alert, now);
         }
         self.answer(id, &answer.line);
