@@ -3,10 +3,12 @@
 //! Checked: with nobody giving way to a newcomer (`Crowd::yielding`), or with neither a request's size nor a principal's
 //! bytes bounded, tests of this file fail.
 
-use crate::support::daemon::OPEN;
+use crate::support::daemon::{OPEN, Setup};
 use crate::support::{Client, Nsecd, PUBLIC_KEY, client, event, process, sys};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::json;
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -133,6 +135,55 @@ fn replies_that_nobody_reads_are_bounded_and_hold_up_only_their_own_client() {
         }
     });
     assert!(peak(&nsecd) < BOUND, "{} kB", peak(&nsecd));
+}
+
+/// Checked: with what waits not charged to its principal, the broker holds 96 MB here.
+#[test]
+fn requests_that_wait_for_a_slot_are_held_within_a_budget() {
+    let nsecd = Nsecd::start(
+        "[[socket]]\npath = \"/run/x.sock\"\nkinds = [1]\ntokenless = [1]\ntokenless_on_limit = \"wait 5m\"\n\
+         limits = { burst = 1, burst_window = \"60s\", per_minute = 1, per_hour = 60 }\n",
+    );
+    // Small on the wire, large in memory: 40,000 empty tags.
+    let tags = vec!["[]"; 40_000].join(",");
+    let request =
+        format!("{{\"method\":\"sign_event\",\"params\":{{\"kind\":1,\"content\":\"x\",\"tags\":[{tags}]}}}}\n");
+    let mut clients: Vec<Client> = (0..60).map(|_| nsecd.connect()).collect();
+    // As half requests they are within the budget; then all are completed.
+    let (most, rest) = request.split_at(request.len() - 2);
+    clients.iter_mut().for_each(|client| client.send(most));
+    nsecd.serves();
+    clients.iter_mut().for_each(|client| client.send(rest));
+    // The first is signed, a few wait, and all others are told at once that they may not.
+    let told = |clients: &[Client]| {
+        let mut fds: Vec<_> = clients.iter().map(|c| PollFd::new(c.stream().as_fd(), PollFlags::POLLIN)).collect();
+        poll(&mut fds, PollTimeout::ZERO).unwrap()
+    };
+    while told(&clients) < 40 {
+        nsecd.serves();
+    }
+    nsecd.serves();
+    assert!(peak(&nsecd) < 40 << 10, "{} kB", peak(&nsecd));
+}
+
+/// Checked: with `Connection::is_idle` blind to what is buffered, clients are cut off here.
+#[test]
+fn requests_sent_ahead_are_all_answered_though_the_principal_is_at_its_cap() {
+    let mut setup = Setup::new(OPEN);
+    sys::limit_descriptors(&mut setup.command, 160);
+    let nsecd = setup.start();
+    let line = client::line("get_public_key", json!({}));
+    thread::scope(|scope| {
+        for _ in 0..120 {
+            scope.spawn(|| {
+                let mut client = nsecd.connect();
+                client.send(line.repeat(20));
+                for _ in 0..20 {
+                    assert_eq!(client.reply()["pubkey"], PUBLIC_KEY);
+                }
+            });
+        }
+    });
 }
 
 #[test]

@@ -91,6 +91,18 @@ pub fn give_junk(command: &mut Command, first: RawFd, count: i32) {
     }
 }
 
+/// The child and all that it starts may have this many descriptors.
+pub fn limit_descriptors(command: &mut Command, most: u64) {
+    let both = libc::rlimit { rlim_cur: most, rlim_max: most };
+    // SAFETY: runs between fork and exec, where setrlimit is safe to call; `both` is a copy.
+    unsafe {
+        command.pre_exec(move || match libc::setrlimit(libc::RLIMIT_NOFILE, &both) {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        });
+    }
+}
+
 /// The child and all that it starts find `memfd_secret` missing, as on a kernel booted without it.
 pub fn without_memfd_secret(command: &mut Command) {
     refusing(command, libc::SYS_memfd_secret, None, libc::ENOSYS);

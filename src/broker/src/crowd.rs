@@ -30,14 +30,14 @@ pub enum Stand {
     Unread(u64),
     /// A complete request, or a reply that is not taken.
     Busy,
-    /// A complete request that the gate has: it ends by itself, soon.
-    Signing,
+    /// Complete requests that the gate has, or that have their turn in the next round: they end by themselves, soon.
+    Moving,
 }
 
 #[derive(Default)]
 struct Group {
     connections: usize,
-    signing: usize,
+    moving: usize,
     bytes: usize,
     idle: BTreeSet<(u64, u64)>,
     partial: BTreeSet<(u64, u64)>,
@@ -78,7 +78,7 @@ impl Crowd {
 
     /// Whether a place of this principal's comes free by itself, soon.
     pub fn is_moving(&self, who: Principal) -> bool {
-        self.groups.get(&who).is_some_and(|g| g.signing > 0)
+        self.groups.get(&who).is_some_and(|g| g.moving > 0)
     }
 
     /// Connections of one principal.
@@ -130,8 +130,8 @@ impl Crowd {
             Stand::Idle(since) => group.idle.remove(&(since, id)),
             Stand::Partial(since) => group.partial.remove(&(since, id)),
             Stand::Unread(since) => group.unread.remove(&(since, id)),
-            Stand::Signing => {
-                group.signing -= 1;
+            Stand::Moving => {
+                group.moving -= 1;
                 true
             }
             Stand::Busy => true,
@@ -140,8 +140,8 @@ impl Crowd {
             Stand::Idle(since) => group.idle.insert((since, id)),
             Stand::Partial(since) => group.partial.insert((since, id)),
             Stand::Unread(since) => group.unread.insert((since, id)),
-            Stand::Signing => {
-                group.signing += 1;
+            Stand::Moving => {
+                group.moving += 1;
                 true
             }
             Stand::Busy => true,
@@ -182,11 +182,11 @@ mod tests {
     }
 
     #[test]
-    fn a_principal_is_moving_while_the_gate_has_one_of_its_requests() {
+    fn a_principal_is_moving_while_one_of_its_requests_is_being_served() {
         let mut crowd = Crowd::new(100, 1);
-        crowd.join(1, A, Stand::Signing);
+        crowd.join(1, A, Stand::Moving);
         assert!(crowd.is_crowded(A) && crowd.is_moving(A) && crowd.yielding(A, 9000).is_none());
-        crowd.stand(1, A, Stand::Signing, Stand::Busy);
+        crowd.stand(1, A, Stand::Moving, Stand::Busy);
         assert!(!crowd.is_moving(A));
     }
 
@@ -202,7 +202,7 @@ mod tests {
         crowd.stand(3, A, Stand::Idle(4), Stand::Partial(7));
         assert_eq!(crowd.yielding_of_all(9), Some(2), "half requests of the largest before an idle one of the smaller");
         crowd.stand(2, A, Stand::Partial(6), Stand::Unread(8));
-        crowd.stand(3, A, Stand::Partial(7), Stand::Signing);
+        crowd.stand(3, A, Stand::Partial(7), Stand::Moving);
         assert_eq!(crowd.yielding_of_all(9), Some(1));
         assert_eq!(crowd.yielding_of_all(8 + DEAF), Some(2));
     }

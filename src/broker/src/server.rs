@@ -347,8 +347,9 @@ impl<C: Clock> Server<C> {
         client.charged = charged;
         let stand = match connection.state {
             State::Reading if connection.is_idle() => Stand::Idle(connection.heard),
+            State::Reading if connection.backlog => Stand::Moving,
             State::Reading => Stand::Partial(connection.heard),
-            State::Signing { .. } => Stand::Signing,
+            State::Signing { .. } => Stand::Moving,
             State::Replying => Stand::Unread(connection.heard),
             _ => Stand::Busy,
         };

@@ -305,6 +305,10 @@ fn a_session_carries_its_account() {
     granted(ask(&mut engine, who, START, &format!(r#"{{"method":"sign_event","params":{params}}}"#)));
     let child = start(&mut engine, who, START, &format!(r#"{{"session_token":"{token}","account":"other"}}"#));
     assert!(child.is_err_and(|(_, text)| text.starts_with("Unknown or unloaded account: other")));
+    // "default" names an account like any other name: it is not this session's.
+    let params = format!(r#"{{"kind":1,"content":"","session_token":"{token}","account":"default"}}"#);
+    let text = format!(r#"{{"method":"sign_event","params":{params}}}"#);
+    assert_eq!(refused(ask(&mut engine, who, START, &text)).0, Code::OutOfScope);
 }
 
 #[test]

@@ -153,7 +153,7 @@ impl<C: Clock> Server<C> {
             match self.clients.get(&id).map(|c| c.stand) {
                 Some(Stand::Idle(_) | Stand::Partial(_)) => {
                     self.client_ready(id, EpollFlags::EPOLLIN);
-                    if self.clients.get(&id).is_some_and(|c| !matches!(c.stand, Stand::Busy | Stand::Signing)) {
+                    if self.clients.get(&id).is_some_and(|c| !matches!(c.stand, Stand::Busy | Stand::Moving)) {
                         self.close(id);
                     }
                 }
