@@ -116,10 +116,10 @@ pub fn close_from(first: u32) -> Result<usize> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) })
 }
 
-/// Ignores SIGPIPE and blocks the signals that a terminal or a service manager sends to a whole group:
+/// Ignores SIGPIPE, catches nothing, and blocks the signals that a terminal or a service manager sends to a whole group:
 /// the supervisor alone decides when a role ends.
 pub(crate) fn mute_signals() -> Result<usize> {
-    // SAFETY: sigset_t is plain data that sigemptyset initialises; SIG_IGN is no handler of ours.
+    // SAFETY: sigset_t is plain data that sigemptyset initialises; SIG_IGN and SIG_DFL are no handlers of ours.
     unsafe {
         let mut set: libc::sigset_t = core::mem::zeroed();
         libc::sigemptyset(&mut set);
@@ -129,6 +129,9 @@ pub(crate) fn mute_signals() -> Result<usize> {
             libc::sigaddset(&mut set, signal);
         }
         libc::signal(libc::SIGPIPE, libc::SIG_IGN);
+        // Rust's runtime catches these two to report a stack overflow: no handler runs in a role.
+        libc::signal(libc::SIGSEGV, libc::SIG_DFL);
+        libc::signal(libc::SIGBUS, libc::SIG_DFL);
         check(libc::sigprocmask(libc::SIG_SETMASK, &set, core::ptr::null_mut()) as c_long)
     }
 }
