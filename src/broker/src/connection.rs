@@ -154,3 +154,26 @@ impl AsFd for Connection {
         self.fd.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::Next;
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
+    #[test]
+    fn what_is_buffered_is_no_idleness() {
+        let (ours, _theirs) =
+            socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_NONBLOCK).expect("a pair");
+        let who = Principal { socket: 0, uid: 1, cgroup: None };
+        let mut connection = Connection::new(ours, who, 100, 0);
+        assert!(connection.is_idle());
+        connection.framer.push(b"{}\n{}\n");
+        assert!(!connection.is_idle());
+        assert!(matches!(connection.framer.next(false), Next::Request { .. }));
+        assert!(!connection.is_idle(), "one answered, one to come");
+        assert!(matches!(connection.framer.next(false), Next::Request { .. }));
+        assert_eq!(connection.framer.next(false), Next::More);
+        assert!(connection.is_idle());
+    }
+}
