@@ -3,7 +3,6 @@
 //! CLOCK_BOOTTIME cannot be set and counts suspend; the wall clock is the second bound of a session's life and the
 //! clock of `created_at`. Everything else takes a [`Now`] as an argument, so that tests choose the time.
 
-use std::cell::Cell;
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
@@ -43,29 +42,6 @@ impl Clock for SystemClock {
             u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
         };
         Now { boot: read(ClockId::CLOCK_BOOTTIME), wall: read(ClockId::CLOCK_REALTIME) }
-    }
-}
-
-/// A clock that tests move by hand.
-#[derive(Default)]
-pub struct ManualClock(Cell<Now>);
-
-impl ManualClock {
-    /// Starts both clocks at these readings.
-    pub fn new(now: Now) -> ManualClock {
-        ManualClock(Cell::new(now))
-    }
-
-    /// Lets time pass on both clocks.
-    pub fn advance(&self, milliseconds: u64) {
-        let now = self.0.get();
-        self.0.set(Now { boot: now.boot + milliseconds, wall: now.wall + milliseconds });
-    }
-}
-
-impl Clock for ManualClock {
-    fn now(&self) -> Now {
-        self.0.get()
     }
 }
 

@@ -8,7 +8,7 @@ mod outside;
 mod requests;
 
 use std::collections::{BTreeSet, HashMap};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -18,7 +18,6 @@ use crate::alert::AlertLog;
 use crate::clock::{Clock, Now};
 use crate::connection::{Connection, Input, State};
 use crate::crowd::{Crowd, Stand};
-use crate::event::Texts;
 use crate::gate::Gate;
 use crate::policy::{Engine, Slot};
 use crate::principal::Principal;
@@ -76,7 +75,8 @@ struct Job {
     client: u64,
     who: Principal,
     slot: Slot,
-    texts: Texts,
+    /// What the reply has of the event before its id and signature.
+    unsigned: String,
     account: usize,
     kind: u16,
     token: Option<String>,
@@ -473,12 +473,5 @@ impl<C: Clock> Server<C> {
             State::Waiting { .. } => self.wake(id, now),
             State::Signing { .. } => {}
         }
-    }
-}
-
-impl<C: Clock> AsFd for Server<C> {
-    /// Readable when something is to do.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.epoll.0.as_fd()
     }
 }

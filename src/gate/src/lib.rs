@@ -58,8 +58,8 @@ pub fn main() -> ! {
         filter: filter::GATE,
     };
     let missing = lock::begin(&plan).unwrap_or_else(|e| fail(ROLE, args::NOT_LOCKED, e));
-    let (public_key, mut gate) = configure(&common.rest).unwrap_or_else(|e| fail(ROLE, args::USAGE, e));
-    if common.rest[4] == "1" {
+    let (public_key, mut gate, record) = configure(&common.rest).unwrap_or_else(|e| fail(ROLE, args::USAGE, e));
+    if record {
         gate.open_record().unwrap_or_else(|e| fail(ROLE, args::BAD_RECORD, e));
     }
     let missing = lock::lock(&plan, missing).unwrap_or_else(|e| fail(ROLE, args::NOT_LOCKED, e));
@@ -186,8 +186,8 @@ fn ask_holder(id: &[u8; 32]) -> [u8; 97] {
 
 /// Arguments: public key, kinds (`any`, `1,7`, or empty for none), created_at (`any` or `-3600,900`), ceiling (`none` or
 /// `burst,tokens,seconds`), record (`1` or `0`). They come from the supervisor.
-fn configure(args: &[String]) -> Result<(String, Gate), String> {
-    let [public_key, kinds, created_at, ceiling, _record] = args else { return Err("five arguments expected".into()) };
+fn configure(args: &[String]) -> Result<(String, Gate, bool), String> {
+    let [public_key, kinds, created_at, ceiling, record] = args else { return Err("five arguments expected".into()) };
     if public_key.len() != 64 || !public_key.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
         return Err("the public key is not 64 lower-case hex digits".into());
     }
@@ -211,7 +211,7 @@ fn configure(args: &[String]) -> Result<(String, Gate), String> {
         };
         gate.ceiling = Some(Ceiling::new(burst, tokens, seconds).ok_or("ceiling: no number may be 0")?);
     }
-    Ok((public_key.clone(), gate))
+    Ok((public_key.clone(), gate, record == "1"))
 }
 
 fn numbers<T: core::str::FromStr>(list: &str) -> Result<Vec<T>, String> {

@@ -1,9 +1,10 @@
 //! A request's way: framed, parsed, decided, asked of the gate, answered.
 
-use super::{Job, Server, TURN};
+use super::{Job, Server};
 use crate::alert::Alert;
 use crate::clock::{Clock, Now};
 use crate::connection::{Connection, State};
+use crate::event::Texts;
 use crate::frame::{Fault, Next};
 use crate::gate::{Answer, Status};
 use crate::policy::{self, Grant, Refusal, Verdict};
@@ -18,7 +19,7 @@ impl<C: Clock> Server<C> {
         let Some(client) = self.clients.get_mut(&id) else { return false };
         let connection = &mut client.connection;
         let mut looked = connection.ended;
-        for _ in 0..TURN {
+        loop {
             match connection.framer.next(looked) {
                 Next::More if connection.ended => {
                     let cut = connection.framer.finish();
@@ -54,7 +55,6 @@ impl<C: Clock> Server<C> {
                 }
             }
         }
-        false
     }
 
     fn broken(&mut self, id: u64, fault: Fault, keep_open: bool) {
@@ -186,8 +186,8 @@ impl<C: Clock> Server<C> {
         let who = client.connection.who;
         let (kind, token) = facts(call);
         let now = self.clock.now().boot;
-        let canonical = texts.canonical.clone();
-        let job = Job { client: id, who, slot, texts, account, kind: kind.unwrap_or_default(), token };
+        let Texts { canonical, unsigned } = texts;
+        let job = Job { client: id, who, slot, unsigned, account, kind: kind.unwrap_or_default(), token };
         self.gates[account].ask(&canonical, job, now);
         // A gate that is gone shows in epoll as well: the loop ends there, with the reason.
         if let Err(why) = self.push_gate(account) {
@@ -203,7 +203,7 @@ impl<C: Clock> Server<C> {
         let error = match status {
             Status::Signed => {
                 self.note_served();
-                self.answer(job.client, &reply::signed(&job.texts.unsigned, &id, &signature));
+                self.answer(job.client, &reply::signed(&job.unsigned, &id, &signature));
                 return self.advance(job.client);
             }
             Status::OverCeiling => {
