@@ -6,11 +6,16 @@
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
 
-/// One reading of both clocks, in milliseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+use crate::limits::HOUR;
+
+/// One reading of both clocks, in milliseconds. The journal writes it as `[boot, wall]`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(u64, u64)", into = "(u64, u64)")]
 pub struct Now {
-    /// Since boot, suspend included (CLOCK_BOOTTIME).
+    /// Since an hour before the boot, suspend included (CLOCK_BOOTTIME and [`HOUR`]): what happened before the boot, and
+    /// still counts in a window, has a time on this clock too.
     pub boot: u64,
     /// Since 1970 (CLOCK_REALTIME).
     pub wall: u64,
@@ -20,6 +25,18 @@ impl Now {
     /// Whole seconds since 1970, as in `created_at`.
     pub fn wall_seconds(self) -> i64 {
         i64::try_from(self.wall / 1000).unwrap_or(i64::MAX)
+    }
+}
+
+impl From<(u64, u64)> for Now {
+    fn from((boot, wall): (u64, u64)) -> Now {
+        Now { boot, wall }
+    }
+}
+
+impl From<Now> for (u64, u64) {
+    fn from(now: Now) -> Self {
+        (now.boot, now.wall)
     }
 }
 
@@ -41,7 +58,7 @@ impl Clock for SystemClock {
             let time = Duration::from(time);
             u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
         };
-        Now { boot: read(ClockId::CLOCK_BOOTTIME), wall: read(ClockId::CLOCK_REALTIME) }
+        Now { boot: read(ClockId::CLOCK_BOOTTIME).saturating_add(HOUR), wall: read(ClockId::CLOCK_REALTIME) }
     }
 }
 

@@ -6,9 +6,11 @@
 use std::collections::VecDeque;
 
 use nsecd_policy::Limits;
+use serde::{Deserialize, Serialize};
 
 const MINUTE: u64 = 60_000;
-const HOUR: u64 = 3_600_000;
+/// The longest window, and so how long a slot is remembered. Milliseconds.
+pub const HOUR: u64 = 3_600_000;
 
 /// A window that is full.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +22,8 @@ pub struct Exceeded {
 }
 
 /// The times of one session's, principal's or socket's signatures in the last hour, oldest first.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Meter {
     times: VecDeque<u64>,
 }
@@ -77,6 +80,27 @@ impl Meter {
     pub fn is_empty(&mut self, now: u64) -> bool {
         self.forget(now);
         self.times.is_empty()
+    }
+
+    /// Raises this meter to whatever `other` counts more of: afterwards every window that ends now holds as many slots as
+    /// in the fuller of the two.
+    pub fn raise(&mut self, other: &Meter) {
+        let (own, theirs) = (self.times.len(), other.times.len());
+        // Aligned at the newest: the i-th newest becomes the newer of both i-th newest.
+        for i in 0..own.min(theirs) {
+            let (mine, other) = (&mut self.times[own - 1 - i], other.times[theirs - 1 - i]);
+            *mine = (*mine).max(other);
+        }
+        for i in own..theirs {
+            self.times.push_front(other.times[theirs - 1 - i]);
+        }
+    }
+
+    /// Carries the slots over to another boot's clock: one that was `age` old at `from` becomes `age + elapsed` old at
+    /// `to`. What is older than an hour is forgotten.
+    pub fn carry(&mut self, from: u64, elapsed: u64, to: u64) {
+        let aged = |t: &u64| from.saturating_sub(*t).saturating_add(elapsed);
+        self.times = self.times.iter().map(aged).filter(|age| *age < HOUR).map(|age| to.saturating_sub(age)).collect();
     }
 
     fn forget(&mut self, now: u64) {
@@ -158,6 +182,33 @@ mod tests {
         assert_eq!(meter.check(&DEFAULT, 40), None);
         meter.release(11);
         assert_eq!(meter.used(10_000, 40), 4);
+    }
+
+    fn meter(times: &[u64]) -> Meter {
+        Meter { times: times.iter().copied().collect() }
+    }
+
+    #[test]
+    fn a_raised_meter_counts_in_every_window_what_the_fuller_one_counts() {
+        let meters = [meter(&[]), meter(&[5]), meter(&[1, 2, 3]), meter(&[2, 9, 9]), meter(&[0, 4, 8, 8, 10])];
+        for (a, b) in meters.iter().flat_map(|a| meters.iter().map(move |b| (a, b))) {
+            let mut both = a.clone();
+            both.raise(b);
+            for span in 0..12 {
+                assert_eq!(both.used(span, 10), a.used(span, 10).max(b.used(span, 10)), "{a:?} {b:?} {span}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_carried_meter_keeps_ages_and_adds_what_has_passed() {
+        let mut carried = meter(&[HOUR, HOUR + 1000, 2 * HOUR, 2 * HOUR + 5]);
+        carried.carry(2 * HOUR, 500, HOUR + 70_000);
+        // The first is an hour old, the second an hour less half a second; the last was of the future, and is no more.
+        assert_eq!(carried, meter(&[70_500, HOUR + 69_500, HOUR + 69_500]));
+        let mut unforgiven = meter(&[7]);
+        unforgiven.carry(7, 0, HOUR);
+        assert_eq!(unforgiven.used(10_000, HOUR), 1);
     }
 
     #[test]

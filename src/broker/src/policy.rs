@@ -4,17 +4,17 @@
 //! last. Pure: time and randomness are arguments, nothing is written. The gate holds the account's ceiling besides, for
 //! the day this code is hijacked; what is decided here is per socket, session and principal.
 
-use std::collections::HashMap;
-
-use nsecd_policy::{Bind, Policy, Socket};
+use nsecd_policy::{Policy, Socket};
 
 use crate::clock::Now;
 use crate::event::{Draft, Texts};
+use crate::ledger::Ledger;
 use crate::limits::{Exceeded, Meter};
 use crate::principal::Principal;
 use crate::reply::{self, Code, Error};
 use crate::request::{Call, Crypto, Method, Token};
-use crate::session::{Denial, Sessions, TokenHash};
+use crate::row::{Row, Use};
+use crate::session::{Denial, TokenHash};
 
 mod sessions;
 
@@ -23,6 +23,8 @@ pub const MAX_EVENT: usize = 512 * 1024;
 /// Characters of an account's name that an error repeats.
 const NAME_SHOWN: usize = 100;
 const MINUTE: u64 = 60_000;
+/// Milliseconds by which the wall clock may drift from the other before it counts as set.
+const SET: i128 = 1000;
 /// What the alert log says of a token that another principal presents.
 const FOREIGN: &str = "Invalid session token: the session is another principal's";
 
@@ -80,31 +82,16 @@ pub struct Grant {
     pub account: usize,
     /// The event.
     pub texts: Texts,
-    /// Its slot in every window it counts in.
-    pub slot: Slot,
-}
-
-/// A reserved slot: to be given to [`Engine::settle`] exactly once.
-#[derive(Clone, Copy, Debug)]
-pub struct Slot {
-    who: Principal,
-    session: Option<TokenHash>,
-    at: u64,
-}
-
-/// A principal's windows outside any session.
-#[derive(Default)]
-struct Meters {
-    signatures: Meter,
-    starts: Meter,
+    /// Its slot in every window it counts in: given back with [`Engine::free`] if no signature comes of it.
+    pub slot: Use,
 }
 
 /// The policy and everything it has to remember.
 pub struct Engine {
     policy: Policy,
-    sessions: Sessions,
-    principals: HashMap<Principal, Meters>,
-    totals: Vec<Meter>,
+    ledger: Ledger,
+    /// What has happened and is not in the journal yet.
+    rows: Vec<Row>,
 }
 
 /// Where the randomness of tokens comes from.
@@ -126,10 +113,19 @@ struct Presented {
 }
 
 impl Engine {
-    /// With nothing remembered.
-    pub fn new(policy: Policy) -> Engine {
-        let totals = policy.sockets.iter().map(|_| Meter::default()).collect();
-        Engine { policy, sessions: Sessions::default(), principals: HashMap::new(), totals }
+    /// With what is remembered so far.
+    pub fn new(policy: Policy, ledger: Ledger) -> Engine {
+        Engine { policy, ledger, rows: Vec::new() }
+    }
+
+    /// What is remembered.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// What has happened since this was last asked, for the journal.
+    pub fn take_rows(&mut self) -> Vec<Row> {
+        std::mem::take(&mut self.rows)
     }
 
     /// Decides one call. Called again for a call that waited: everything is looked at anew. `behind`: requests of this
@@ -141,28 +137,34 @@ impl Engine {
         }
     }
 
-    /// A slot's end: `signed` counts the signature, anything else gives the slot back.
-    pub fn settle(&mut self, slot: Slot, signed: bool) {
-        let session = slot.session.and_then(|hash| self.sessions.get_mut(&hash));
-        if signed {
-            if let Some(session) = session {
-                session.sign_count += 1;
-            }
-            return;
-        }
-        if let Some(session) = session {
-            session.meter.release(slot.at);
-        }
-        if let Some(meters) = self.principals.get_mut(&slot.who) {
-            meters.signatures.release(slot.at);
-        }
-        self.totals[usize::from(slot.who.socket)].release(slot.at);
+    /// Gives a slot back: no signature came of it.
+    pub fn free(&mut self, slot: Use) {
+        self.happen(Row::Free(slot));
     }
 
     /// Forgets what no longer counts. To be called now and then.
     pub fn sweep(&mut self, now: Now) {
-        self.sessions.sweep(now);
-        self.principals.retain(|_, m| !(m.signatures.is_empty(now.boot) && m.starts.is_empty(now.boot)));
+        self.ledger.sweep(now);
+        // A boot's end is told by the wall clock: the journal has to know by how much it was set.
+        let last = self.ledger.last();
+        let passed = |now: u64, then: u64| i128::from(now) - i128::from(then);
+        if (passed(now.wall, last.wall) - passed(now.boot, last.boot)).abs() > SET {
+            self.happen(Row::Clock(now));
+        }
+    }
+
+    fn happen(&mut self, row: Row) {
+        self.ledger.apply(&row);
+        self.rows.push(row);
+    }
+
+    /// Ends a session and those narrowed from it; false if there is none.
+    fn end(&mut self, hash: &TokenHash) -> bool {
+        let family = self.ledger.sessions().family(hash);
+        for hash in &family {
+            self.happen(Row::End(*hash));
+        }
+        !family.is_empty()
     }
 
     fn socket(&self, who: Principal) -> &Socket {
@@ -185,7 +187,7 @@ impl Engine {
             _ => self.account(call.account.as_deref(), presented, who),
         }?;
         if let Some(Presented { hash, .. }) = presented {
-            self.sessions.touch(&hash, now).map_err(denied)?;
+            self.live(&hash, now)?;
         }
         let session = presented.map(|p| p.hash);
         Ok(Verdict::Answer(match &call.method {
@@ -209,8 +211,23 @@ impl Engine {
             Token::Malformed => return Err(denied(Denial::Unknown)),
             Token::Given(token) => TokenHash::of(token),
         };
-        let session = self.sessions.find(&hash, who).map_err(denied)?;
-        Ok(Some(Presented { hash, account: session.account }))
+        let session = self.ledger.sessions().find(&hash, who).map_err(denied)?;
+        Ok(Some(Presented { hash, account: session.terms.account }))
+    }
+
+    /// Notes a use of a session; ends it if its time is over.
+    fn live(&mut self, hash: &TokenHash, now: Now) -> Result<(), Refusal> {
+        match self.ledger.sessions().get(hash) {
+            None => Err(denied(Denial::Unknown)),
+            Some(session) if session.terms.has_expired(now) => {
+                self.end(hash);
+                Err(denied(Denial::Expired))
+            }
+            Some(_) => {
+                self.ledger.touch(hash);
+                Ok(())
+            }
+        }
     }
 
     fn offers(&self, method: &Method, who: Principal) -> Result<(), Refusal> {
@@ -260,6 +277,9 @@ impl Engine {
     fn sign(&mut self, wanted: Wanted, who: Principal, now: Now) -> Result<Verdict, Refusal> {
         let Wanted { draft, account, session, behind } = wanted;
         self.allows_kind(draft.kind, session.as_ref(), who)?;
+        if session.is_none() {
+            self.allows_tokenless(draft.kind, account, who, now)?;
+        }
         let socket = self.socket(who);
         let created_at = draft.created_at.map_or(now.wall_seconds(), i64::from);
         if let Some((lo, hi)) = socket.created_at {
@@ -289,15 +309,17 @@ impl Engine {
             let text = "Rate limit: earlier requests are still waiting".to_owned();
             return Ok(Verdict::Limited(rate_error(Exceeded { text, retry_after_ms: 1000 }), wait));
         }
-        Ok(Verdict::Sign(Grant { account, texts, slot: self.reserve(session, who, now.boot) }))
+        let slot = Use { who, session, at: now };
+        self.happen(Row::Sign(slot));
+        Ok(Verdict::Sign(Grant { account, texts, slot }))
     }
 
     fn allows_kind(&self, kind: u16, session: Option<&TokenHash>, who: Principal) -> Result<(), Refusal> {
         let Socket { kinds, tokenless, .. } = self.socket(who);
-        let session = session.and_then(|hash| self.sessions.on_socket(hash, who.socket));
-        match session {
-            Some(session) if !session.scope.contains(&kind) => {
-                let scope = reply::kinds(&session.scope);
+        let session = session.and_then(|hash| self.ledger.sessions().on_socket(hash, who.socket));
+        match session.map(|s| &s.terms.scope) {
+            Some(scope) if !scope.contains(&kind) => {
+                let scope = reply::kinds(scope);
                 refuse(Code::OutOfScope, format!("Event kind {kind} not in session scope {scope}"))
             }
             None if !tokenless.contains(kind) => {
@@ -312,40 +334,36 @@ impl Engine {
         }
     }
 
+    /// Where a principal's first session holds it (`start_sessions = "once"`), no token is no way round it.
+    fn allows_tokenless(&self, kind: u16, account: usize, who: Principal, now: Now) -> Result<(), Refusal> {
+        let Some(latch) = self.ledger.latch(who) else { return Ok(()) };
+        if latch.is_over(now) {
+            return refuse(Code::Expired, "First session expired: this socket allows nothing beyond it");
+        }
+        if latch.account != account {
+            return refuse(Code::OutOfScope, "Account is not the first session's account");
+        }
+        if !latch.scope.contains(&kind) {
+            let scope = reply::kinds(&latch.scope);
+            return refuse(Code::OutOfScope, format!("Event kind {kind} not in first session's scope {scope}"));
+        }
+        Ok(())
+    }
+
     /// The first full window: the session's, then the principal's, then the socket's total.
     fn exceeded(&self, session: Option<&TokenHash>, who: Principal, now: u64) -> Option<Exceeded> {
         let Socket { limits, total, .. } = self.socket(who);
         let check = |meter: &Meter, limits: &Option<_>| limits.as_ref().and_then(|l| meter.check(l, now));
-        let session = session.and_then(|hash| self.sessions.on_socket(hash, who.socket));
+        let session = session.and_then(|hash| self.ledger.sessions().on_socket(hash, who.socket));
         let full = [
             session.and_then(|s| check(&s.meter, limits)),
-            self.principals.get(&who).and_then(|m| check(&m.signatures, limits)),
-            check(&self.totals[usize::from(who.socket)], total)
+            check(&self.ledger.meters(who).signatures, limits),
+            check(self.ledger.total(who.socket), total)
                 .map(|e| Exceeded { text: format!("{} for the whole socket", e.text), ..e }),
         ];
         full.into_iter()
             .flatten()
             .reduce(|first, other| Exceeded { retry_after_ms: first.retry_after_ms.max(other.retry_after_ms), ..first })
-    }
-
-    /// Takes a slot in every window, and binds the session to its first signer.
-    fn reserve(&mut self, session: Option<TokenHash>, who: Principal, now: u64) -> Slot {
-        let Socket { limits, total, bind, .. } = &self.policy.sockets[usize::from(who.socket)];
-        if let Some(session) = session.and_then(|hash| self.sessions.get_mut(&hash)) {
-            if *bind == Bind::FirstUse {
-                session.owner.get_or_insert(who);
-            }
-            if limits.is_some() {
-                session.meter.reserve(now);
-            }
-        }
-        if limits.is_some() {
-            self.principals.entry(who).or_default().signatures.reserve(now);
-        }
-        if total.is_some() {
-            self.totals[usize::from(who.socket)].reserve(now);
-        }
-        Slot { who, session, at: now }
     }
 }
 

@@ -10,13 +10,18 @@ use std::os::fd::OwnedFd;
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socketpair, sockopt::PeerCredentials};
 
+use serde::{Deserialize, Serialize};
+
 use crate::sys;
 
 /// The uid that the kernel shows for a peer whose user namespace does not map here; it could be anyone.
 pub const UNMAPPED: u32 = 65534;
 
 /// A listening socket, the peer's uid and its cgroup. The unit of windows, caps and session ownership.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+///
+/// The journal writes it as `[socket, uid, cgroup]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(from = "(u16, u32, Option<u64>)", into = "(u16, u32, Option<u64>)")]
 pub struct Principal {
     /// Index of the socket in the policy.
     pub socket: u16,
@@ -26,6 +31,9 @@ pub struct Principal {
     /// kernel does not tell.
     pub cgroup: Option<u64>,
 }
+
+/// All principals of one uid on one socket: (socket, uid).
+pub type User = (u16, u32);
 
 /// Whether this kernel tells the cgroup of a peer, tried on a socket pair of our own.
 ///
@@ -53,9 +61,26 @@ impl Principal {
         Ok(Principal { socket, uid, cgroup })
     }
 
+    /// The socket and the uid, whatever the cgroup: a uid may be able to make itself new ones.
+    pub fn user(self) -> User {
+        (self.socket, self.uid)
+    }
+
     /// Whether this peer may connect at all; `listed`: the socket's `peer_uids`.
     pub fn may_connect(self, listed: Option<&[u32]>) -> bool {
         self.uid != UNMAPPED && listed.is_none_or(|uids| uids.contains(&self.uid))
+    }
+}
+
+impl From<(u16, u32, Option<u64>)> for Principal {
+    fn from((socket, uid, cgroup): (u16, u32, Option<u64>)) -> Principal {
+        Principal { socket, uid, cgroup }
+    }
+}
+
+impl From<Principal> for (u16, u32, Option<u64>) {
+    fn from(who: Principal) -> Self {
+        (who.socket, who.uid, who.cgroup)
     }
 }
 

@@ -11,7 +11,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags, EpollTimeout};
 use nsecd_policy::Policy;
 
 use crate::alert::AlertLog;
@@ -19,10 +19,12 @@ use crate::clock::{Clock, Now};
 use crate::connection::{Connection, Input, State};
 use crate::crowd::{Crowd, Stand};
 use crate::gate::Gate;
-use crate::policy::{Engine, Slot};
+use crate::journal::Journal;
+use crate::policy::Engine;
 use crate::principal::Principal;
 use crate::queue::Queues;
 use crate::reply::{Code, Error};
+use crate::row::Use;
 
 /// Milliseconds from a request's first byte to its last.
 const REQUEST: u64 = 30_000;
@@ -74,7 +76,7 @@ struct Client {
 struct Job {
     client: u64,
     who: Principal,
-    slot: Slot,
+    slot: Use,
     /// What the reply has of the event before its id and signature.
     unsigned: String,
     account: usize,
@@ -88,6 +90,7 @@ pub struct Server<C: Clock> {
     epoll: Epoll,
     policy: Policy,
     engine: Engine,
+    journal: Journal,
     listeners: Vec<OwnedFd>,
     alerts: Vec<AlertLog>,
     gates: Vec<Gate<Job>>,
@@ -115,8 +118,10 @@ pub struct Server<C: Clock> {
     told: u64,
 }
 
-/// The descriptors that the policy names, taken.
+/// The descriptors that the policy names, taken, and the one that they are all filed with.
 pub struct Files {
+    /// Made before the lock, which allows no other.
+    pub epoll: Epoll,
     /// To the supervisor.
     pub control: OwnedFd,
     /// The policy pipe; its end is the supervisor's.
@@ -133,9 +138,16 @@ impl<C: Clock> Server<C> {
     /// Everything in place, nothing served yet; `with_cgroup`: whether principals have a cgroup.
     ///
     /// # Errors
-    /// epoll(7) could not be set up.
-    pub fn new(policy: Policy, files: Files, clock: C, with_cgroup: bool) -> nix::Result<Server<C>> {
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+    /// epoll_ctl(2)'s.
+    pub fn new(
+        policy: Policy,
+        engine: Engine,
+        journal: Journal,
+        files: Files,
+        clock: C,
+        with_cgroup: bool,
+    ) -> nix::Result<Server<C>> {
+        let epoll = files.epoll;
         let readable = |class, index: usize| EpollEvent::new(EpollFlags::EPOLLIN, class | index as u64);
         for (i, listener) in files.listeners.iter().enumerate() {
             epoll.add(listener, readable(LISTENER, i))?;
@@ -150,7 +162,8 @@ impl<C: Clock> Server<C> {
         Ok(Server {
             clock,
             epoll,
-            engine: Engine::new(policy.clone()),
+            engine,
+            journal,
             listeners: files.listeners,
             alerts: files.alerts,
             gates: files.gates.into_iter().map(Gate::new).collect(),
@@ -200,6 +213,9 @@ impl<C: Clock> Server<C> {
 
     /// Until the next thing is due.
     fn patience(&self) -> EpollTimeout {
+        if self.journal.is_busy() {
+            return EpollTimeout::ZERO;
+        }
         let now = self.clock.now().boot;
         let first = self.due.first().map_or(u64::MAX, |(due, _)| *due);
         let due = first.min(self.next_sweep).min(self.draining.unwrap_or(u64::MAX));
@@ -435,6 +451,7 @@ impl<C: Clock> Server<C> {
         if now.boot >= self.next_sweep {
             self.next_sweep = now.boot + SWEEP;
             self.engine.sweep(now);
+            self.keep();
             // A signature takes a hundred microseconds: a gate this late has stopped, and is replaced with us.
             if self.gates.iter().filter_map(Gate::waiting_since).any(|since| now.boot >= since + HUNG) {
                 return Err("a gate does not answer".to_owned());
@@ -450,6 +467,7 @@ impl<C: Clock> Server<C> {
                 self.resume_accepting();
             }
         }
+        self.renew_journal(now);
         match self.draining {
             Some(until) if self.clients.is_empty() || now.boot >= until => Err(End::new()),
             _ => Ok(()),

@@ -6,18 +6,20 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::clock::Now;
 use crate::limits::Meter;
-use crate::principal::Principal;
+use crate::principal::{Principal, User};
 use crate::reply::hex;
 
 /// How long an ended session is remembered, so that its next use is told `Session expired`. Milliseconds.
 const REMEMBERED: u64 = 3_600_000;
 
-/// SHA-256 of a token's text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// SHA-256 of a token's text. The journal writes it as hex digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct TokenHash([u8; 32]);
 
 impl TokenHash {
@@ -32,9 +34,35 @@ impl TokenHash {
     }
 }
 
-/// One session.
-#[derive(Clone, Debug)]
-pub struct Session {
+impl From<TokenHash> for String {
+    fn from(hash: TokenHash) -> String {
+        hex(&hash.0)
+    }
+}
+
+impl TryFrom<String> for TokenHash {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<TokenHash, &'static str> {
+        let digits = text.as_bytes();
+        let mut hash = [0; 32];
+        if digits.len() != 2 * hash.len() || !digits.iter().all(u8::is_ascii_hexdigit) {
+            return Err("64 hex digits expected");
+        }
+        for (byte, pair) in hash.iter_mut().zip(digits.chunks(2)) {
+            let value = |digit: u8| char::from(digit).to_digit(16).unwrap_or_default() as u8;
+            *byte = value(pair[0]) << 4 | value(pair[1]);
+        }
+        Ok(TokenHash(hash))
+    }
+}
+
+/// What a session was granted, as the journal keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Terms {
+    /// SHA-256 of its token.
+    pub token: TokenHash,
     /// Who started it.
     pub starter: Principal,
     /// Who owns it; `None` until the first signature under `bind = "first_use"`.
@@ -47,16 +75,11 @@ pub struct Session {
     pub started: Now,
     /// When it ends: whichever clock gets there first.
     pub ends: Now,
-    /// Signatures made.
-    pub sign_count: u64,
-    /// Its windows.
-    pub meter: Meter,
-    parent: Option<TokenHash>,
-    children: Vec<TokenHash>,
-    used: u64,
+    /// The session it narrows.
+    pub parent: Option<TokenHash>,
 }
 
-impl Session {
+impl Terms {
     /// Whether either clock has reached the end.
     pub fn has_expired(&self, now: Now) -> bool {
         now.boot >= self.ends.boot || now.wall >= self.ends.wall
@@ -73,6 +96,19 @@ impl Session {
     }
 }
 
+/// One session.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// What it was granted.
+    pub terms: Terms,
+    /// Signatures made, or under way.
+    pub sign_count: u64,
+    /// Its windows.
+    pub meter: Meter,
+    children: Vec<TokenHash>,
+    used: u64,
+}
+
 /// Why a token is not good for what is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denial {
@@ -84,22 +120,6 @@ pub enum Denial {
     Expired,
 }
 
-/// What a new session is to be.
-pub struct Terms {
-    /// Who starts it.
-    pub starter: Principal,
-    /// Who owns it from the start, if anybody.
-    pub owner: Option<Principal>,
-    /// Index of the account.
-    pub account: usize,
-    /// Kinds.
-    pub scope: Vec<u16>,
-    /// Milliseconds.
-    pub ttl: u64,
-    /// The session it narrows.
-    pub parent: Option<TokenHash>,
-}
-
 /// All sessions of all sockets.
 #[derive(Default)]
 pub struct Sessions {
@@ -107,16 +127,15 @@ pub struct Sessions {
     /// Per starter, by last use: the first is the least recently used.
     by_use: HashMap<Principal, BTreeMap<u64, TokenHash>>,
     by_end: BTreeSet<(u64, TokenHash)>,
-    /// Per socket and uid, whatever the cgroup: a uid may be able to make itself new cgroups.
-    by_user: HashMap<(u16, u32), usize>,
+    by_user: HashMap<User, usize>,
     uses: u64,
 }
 
 impl Sessions {
     /// The session that `who` may use with this token. Does not bind it.
     pub fn find(&self, hash: &TokenHash, who: Principal) -> Result<&Session, Denial> {
-        let session = self.all.get(hash).filter(|s| s.starter.socket == who.socket).ok_or(Denial::Unknown)?;
-        match session.owner {
+        let session = self.on_socket(hash, who.socket).ok_or(Denial::Unknown)?;
+        match session.terms.owner {
             Some(owner) if owner != who => Err(Denial::Foreign),
             _ => Ok(session),
         }
@@ -124,30 +143,40 @@ impl Sessions {
 
     /// The session whatever its owner, of this socket.
     pub fn on_socket(&self, hash: &TokenHash, socket: u16) -> Option<&Session> {
-        self.all.get(hash).filter(|s| s.starter.socket == socket)
+        self.all.get(hash).filter(|s| s.terms.starter.socket == socket)
     }
 
-    /// Notes a use; ends the session if its time is over.
-    pub fn touch(&mut self, hash: &TokenHash, now: Now) -> Result<&mut Session, Denial> {
-        let session = self.all.get(hash).ok_or(Denial::Unknown)?;
-        if session.has_expired(now) {
-            self.end(hash);
-            return Err(Denial::Expired);
-        }
-        let (starter, used) = (session.starter, session.used);
-        self.uses += 1;
-        if let Some(order) = self.by_use.get_mut(&starter) {
-            order.remove(&used);
-            order.insert(self.uses, *hash);
-        }
-        let session = self.all.get_mut(hash).ok_or(Denial::Unknown)?;
-        session.used = self.uses;
-        Ok(session)
+    /// The session with this hash.
+    pub fn get(&self, hash: &TokenHash) -> Option<&Session> {
+        self.all.get(hash)
     }
 
     /// The session, for counting.
     pub fn get_mut(&mut self, hash: &TokenHash) -> Option<&mut Session> {
         self.all.get_mut(hash)
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.all.len()
+    }
+
+    /// All of them, the least recently used first.
+    pub fn by_last_use(&self) -> Vec<TokenHash> {
+        let mut all: Vec<(u64, TokenHash)> = self.all.iter().map(|(hash, s)| (s.used, *hash)).collect();
+        all.sort_unstable();
+        all.into_iter().map(|(_, hash)| hash).collect()
+    }
+
+    /// Notes a use.
+    pub fn touch(&mut self, hash: &TokenHash) {
+        let Some(session) = self.all.get_mut(hash) else { return };
+        self.uses += 1;
+        if let Some(order) = self.by_use.get_mut(&session.terms.starter) {
+            order.remove(&session.used);
+            order.insert(self.uses, *hash);
+        }
+        session.used = self.uses;
     }
 
     /// Sessions of a principal that count towards `live_sessions`.
@@ -156,90 +185,109 @@ impl Sessions {
     }
 
     /// Sessions of a uid on a socket, in whatever cgroups.
-    pub fn of_user(&self, who: Principal) -> usize {
-        self.by_user.get(&(who.socket, who.uid)).copied().unwrap_or_default()
+    pub fn of_user(&self, user: User) -> usize {
+        self.by_user.get(&user).copied().unwrap_or_default()
     }
 
-    /// Makes room for one more of this principal's: an ended one goes first, else the least recently used. `keep` and
-    /// those it was narrowed from stay. Returns what was ended; `None`, and nothing ended, if there is no room to make.
-    pub fn make_room(
-        &mut self,
+    /// Which sessions have to end for one more of this principal's: ended ones first, then the least recently used.
+    /// `keep` and those it was narrowed from stay; `None` if there is no room to make.
+    pub fn giving_way(
+        &self,
         who: Principal,
         most: usize,
         keep: Option<&TokenHash>,
         now: Now,
     ) -> Option<Vec<TokenHash>> {
-        let ancestors = std::iter::successors(keep.copied(), |hash| self.all.get(hash).and_then(|s| s.parent));
+        let most = most.max(1);
+        let Some(order) = self.by_use.get(&who).filter(|order| order.len() >= most) else { return Some(Vec::new()) };
+        let ancestors = std::iter::successors(keep.copied(), |hash| self.all.get(hash).and_then(|s| s.terms.parent));
         let kept: BTreeSet<TokenHash> = ancestors.collect();
-        let mut ended = Vec::new();
-        while self.started_by(who) >= most.max(1) {
-            let order = self.by_use.get(&who)?;
-            let mut candidates = order.values().filter(|hash| !kept.contains(hash));
-            let first = candidates.clone().next();
-            let over = candidates.find(|hash| self.all.get(hash).is_none_or(|s| s.has_expired(now)));
-            let hash = *over.or(first)?;
-            self.end(&hash);
-            ended.push(hash);
+        let live = |hash: &TokenHash| self.all.get(hash).is_some_and(|s| !s.terms.has_expired(now));
+        let mut candidates: Vec<TokenHash> = order.values().filter(|hash| !kept.contains(hash)).copied().collect();
+        candidates.sort_by_key(live);
+        let (mut named, mut ending) = (Vec::new(), BTreeSet::new());
+        for hash in candidates {
+            if order.len() - ending.len() < most {
+                break;
+            }
+            if !ending.contains(&hash) {
+                named.push(hash);
+                let own = |hash: &TokenHash| self.all.get(hash).is_some_and(|s| s.terms.starter == who);
+                ending.extend(self.family(&hash).into_iter().filter(own));
+            }
         }
-        Some(ended)
+        (order.len() - ending.len() < most).then_some(named)
     }
 
-    /// Starts a session whose token is `random`; returns the token's text and the session.
-    pub fn start(&mut self, terms: Terms, random: [u8; 32], now: Now) -> (String, &Session) {
-        let token = hex(&random);
-        let hash = TokenHash::of(&token);
+    /// Files a session.
+    pub fn insert(&mut self, terms: Terms, sign_count: u64, meter: Meter) -> &Session {
+        let hash = terms.token;
+        self.remove(&hash);
         self.uses += 1;
-        let ends = Now { boot: now.boot.saturating_add(terms.ttl), wall: now.wall.saturating_add(terms.ttl) };
-        let Terms { starter, owner, account, scope, parent, .. } = terms;
-        if let Some(parent) = parent.and_then(|p| self.all.get_mut(&p)) {
+        if let Some(parent) = terms.parent.and_then(|p| self.all.get_mut(&p)) {
             parent.children.push(hash);
         }
-        self.by_use.entry(starter).or_default().insert(self.uses, hash);
-        self.by_end.insert((ends.boot, hash));
-        *self.by_user.entry((starter.socket, starter.uid)).or_default() += 1;
-        let session = Session {
-            starter,
-            owner,
-            account,
-            scope,
-            started: now,
-            ends,
-            sign_count: 0,
-            meter: Meter::default(),
-            parent,
-            children: Vec::new(),
-            used: self.uses,
-        };
-        (token, self.all.entry(hash).insert_entry(session).into_mut())
+        self.by_use.entry(terms.starter).or_default().insert(self.uses, hash);
+        self.by_end.insert((terms.ends.boot, hash));
+        *self.by_user.entry(terms.starter.user()).or_default() += 1;
+        let session = Session { terms, sign_count, meter, children: Vec::new(), used: self.uses };
+        self.all.entry(hash).insert_entry(session).into_mut()
     }
 
-    /// Ends a session and those narrowed from it; `false` if there is none.
-    pub fn end(&mut self, hash: &TokenHash) -> bool {
-        let known = self.all.contains_key(hash);
+    /// A session and all that were narrowed from it, if there is one.
+    pub fn family(&self, hash: &TokenHash) -> Vec<TokenHash> {
+        let mut family = Vec::new();
         // A list, not recursion: clients choose how long a chain of narrower sessions is.
-        let mut ending = vec![*hash];
-        while let Some(hash) = ending.pop() {
-            let Some(session) = self.all.remove(&hash) else { continue };
-            ending.extend(session.children);
-            self.by_end.remove(&(session.ends.boot, hash));
-            let user = (session.starter.socket, session.starter.uid);
-            if let Some(count) = self.by_user.get_mut(&user) {
-                *count -= 1;
-                if *count == 0 {
-                    self.by_user.remove(&user);
-                }
-            }
-            if let Some(parent) = session.parent.and_then(|p| self.all.get_mut(&p)) {
-                parent.children.retain(|child| *child != hash);
-            }
-            if let Some(order) = self.by_use.get_mut(&session.starter) {
-                order.remove(&session.used);
-                if order.is_empty() {
-                    self.by_use.remove(&session.starter);
-                }
+        let mut next = vec![*hash];
+        while let Some((hash, session)) = next.pop().and_then(|hash| self.all.get_key_value(&hash)) {
+            next.extend(&session.children);
+            family.push(*hash);
+        }
+        family
+    }
+
+    /// Ends this one session; false if there is none.
+    pub fn remove(&mut self, hash: &TokenHash) -> bool {
+        let Some(Session { terms, used, .. }) = self.all.remove(hash) else { return false };
+        self.by_end.remove(&(terms.ends.boot, *hash));
+        if let Some(count) = self.by_user.get_mut(&terms.starter.user()) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_user.remove(&terms.starter.user());
             }
         }
-        known
+        if let Some(parent) = terms.parent.and_then(|p| self.all.get_mut(&p)) {
+            parent.children.retain(|child| child != hash);
+        }
+        if let Some(order) = self.by_use.get_mut(&terms.starter) {
+            order.remove(&used);
+            if order.is_empty() {
+                self.by_use.remove(&terms.starter);
+            }
+        }
+        true
+    }
+
+    /// Tells parents of their children, and ends sessions whose parent is gone: to be called when sessions were filed in
+    /// another order than they were started in.
+    pub fn relink(&mut self) {
+        self.all.values_mut().for_each(|s| s.children.clear());
+        let links: Vec<_> = self.all.iter().filter_map(|(hash, s)| s.terms.parent.map(|p| (p, *hash))).collect();
+        for (parent, child) in links {
+            if let Some(parent) = self.all.get_mut(&parent) {
+                parent.children.push(child);
+            }
+        }
+        // What no chain of parents ties to a session without one: orphans, and what a forged journal has in a circle.
+        let first = |(hash, s): (&TokenHash, &Session)| s.terms.parent.is_none().then_some(*hash);
+        let mut tied: BTreeSet<TokenHash> = self.all.iter().filter_map(first).collect();
+        let mut next: Vec<TokenHash> = tied.iter().copied().collect();
+        while let Some(session) = next.pop().and_then(|hash| self.all.get(&hash)) {
+            next.extend(session.children.iter().filter(|child| tied.insert(**child)));
+        }
+        for hash in self.all.keys().copied().filter(|hash| !tied.contains(hash)).collect::<Vec<_>>() {
+            self.remove(&hash);
+        }
     }
 
     /// Forgets sessions that ended long ago and were never asked for again.
@@ -248,7 +296,9 @@ impl Sessions {
             if now.boot < ends.saturating_add(REMEMBERED) {
                 break;
             }
-            self.end(&hash);
+            for hash in self.family(&hash) {
+                self.remove(&hash);
+            }
         }
     }
 }
@@ -264,22 +314,30 @@ mod tests {
         Now { boot, wall }
     }
 
-    fn terms(starter: Principal, parent: Option<TokenHash>) -> Terms {
-        Terms { starter, owner: None, account: 0, scope: vec![1], ttl: 1000, parent }
+    fn start(sessions: &mut Sessions, seed: u8, parent: Option<TokenHash>) -> TokenHash {
+        let token = TokenHash([seed; 32]);
+        let (started, ends) = (at(0, 0), at(1000, 1000));
+        let terms = Terms { token, starter: WHO, owner: None, account: 0, scope: vec![1], started, ends, parent };
+        sessions.insert(terms, 0, Meter::default());
+        token
     }
 
-    fn start(sessions: &mut Sessions, seed: u8, parent: Option<TokenHash>) -> TokenHash {
-        TokenHash::of(&sessions.start(terms(WHO, parent), [seed; 32], at(0, 0)).0)
+    fn end(sessions: &mut Sessions, hash: &TokenHash) {
+        for hash in sessions.family(hash) {
+            assert!(sessions.remove(&hash));
+        }
     }
 
     #[test]
-    fn a_token_is_64_digits_and_only_its_hash_is_kept() {
-        let mut sessions = Sessions::default();
-        let (token, _) = sessions.start(terms(WHO, None), [0xab; 32], at(0, 0));
-        assert_eq!(token, "ab".repeat(32));
-        assert!(sessions.find(&TokenHash::of(&token), WHO).is_ok());
-        assert_eq!(TokenHash::of("abc").label(), "ba7816bf8f01");
-        assert_eq!(sessions.find(&TokenHash([0xab; 32]), WHO).err(), Some(Denial::Unknown));
+    fn a_hash_is_64_digits_in_the_journal_and_12_in_logs() {
+        let hash = TokenHash::of("abc");
+        assert_eq!(hash.label(), "ba7816bf8f01");
+        let json = serde_json::to_string(&hash).expect("JSON");
+        assert_eq!(json.len(), 66);
+        assert_eq!(serde_json::from_str::<TokenHash>(&json).expect("the same"), hash);
+        for bad in ["", "ba78", &"g".repeat(64), &"0".repeat(65), &"é".repeat(32)] {
+            assert!(TokenHash::try_from(bad.to_owned()).is_err(), "{bad}");
+        }
     }
 
     #[test]
@@ -288,30 +346,30 @@ mod tests {
         let hash = start(&mut sessions, 1, None);
         assert!(sessions.find(&hash, OTHER).is_ok(), "unbound");
         assert_eq!(sessions.find(&hash, Principal { socket: 1, uid: 1, cgroup: None }).err(), Some(Denial::Unknown));
-        sessions.get_mut(&hash).expect("started").owner = Some(OTHER);
+        sessions.get_mut(&hash).expect("started").terms.owner = Some(OTHER);
         assert_eq!(sessions.find(&hash, WHO).err(), Some(Denial::Foreign));
     }
 
     #[test]
-    fn either_clock_ends_a_session_and_it_is_said_once() {
-        for now in [at(1000, 0), at(0, 1000)] {
-            let mut sessions = Sessions::default();
-            let hash = start(&mut sessions, 1, None);
-            assert!(sessions.touch(&hash, at(999, 999)).is_ok());
-            assert_eq!(sessions.touch(&hash, now).err(), Some(Denial::Expired));
-            assert_eq!(sessions.touch(&hash, now).err(), Some(Denial::Unknown));
-        }
+    fn either_clock_ends_a_session() {
+        let mut sessions = Sessions::default();
+        let hash = start(&mut sessions, 1, None);
+        let terms = &sessions.get(&hash).expect("started").terms;
+        assert!(!terms.has_expired(at(999, 999)) && terms.has_expired(at(1000, 0)) && terms.has_expired(at(0, 1000)));
+        assert_eq!((terms.left(at(400, 0)), terms.left(at(0, 300))), (600, 700));
     }
 
     #[test]
-    fn the_least_recently_used_session_gives_way() {
+    fn the_least_recently_used_session_gives_way_and_an_ended_one_before_it() {
         let mut sessions = Sessions::default();
         let [a, b, c] = [1, 2, 3].map(|seed| start(&mut sessions, seed, None));
-        assert!(sessions.touch(&a, at(1, 1)).is_ok());
-        assert_eq!(sessions.make_room(WHO, 3, None, at(2, 2)), Some(vec![b]));
-        assert_eq!(sessions.make_room(WHO, 3, None, at(2, 2)), Some(vec![]));
-        assert_eq!(sessions.make_room(OTHER, 1, None, at(2, 2)), Some(vec![]));
-        assert!(sessions.find(&a, WHO).is_ok() && sessions.find(&c, WHO).is_ok());
+        sessions.touch(&a);
+        assert_eq!(sessions.giving_way(WHO, 3, None, at(2, 2)), Some(vec![b]));
+        assert_eq!(sessions.giving_way(WHO, 2, None, at(2, 2)), Some(vec![b, c]));
+        assert_eq!(sessions.giving_way(WHO, 4, None, at(2, 2)), Some(vec![]));
+        assert_eq!(sessions.giving_way(OTHER, 1, None, at(2, 2)), Some(vec![]));
+        sessions.get_mut(&c).expect("started").terms.ends = at(1, 1);
+        assert_eq!(sessions.giving_way(WHO, 3, None, at(2, 2)), Some(vec![c]));
     }
 
     #[test]
@@ -319,10 +377,18 @@ mod tests {
         let mut sessions = Sessions::default();
         let a = start(&mut sessions, 1, None);
         let b = start(&mut sessions, 2, Some(a));
-        assert_eq!(sessions.make_room(WHO, 2, Some(&b), at(1, 1)), None);
+        assert_eq!(sessions.giving_way(WHO, 2, Some(&b), at(1, 1)), None);
         let c = start(&mut sessions, 3, None);
-        assert_eq!(sessions.make_room(WHO, 3, Some(&b), at(1, 1)), Some(vec![c]));
-        assert!(sessions.find(&a, WHO).is_ok() && sessions.find(&b, WHO).is_ok());
+        assert_eq!(sessions.giving_way(WHO, 3, Some(&b), at(1, 1)), Some(vec![c]));
+    }
+
+    #[test]
+    fn one_that_ends_with_another_is_not_asked_to_end_twice() {
+        let mut sessions = Sessions::default();
+        let a = start(&mut sessions, 1, None);
+        start(&mut sessions, 2, Some(a));
+        let c = start(&mut sessions, 3, None);
+        assert_eq!(sessions.giving_way(WHO, 2, Some(&c), at(1, 1)), Some(vec![a]));
     }
 
     #[test]
@@ -332,14 +398,32 @@ mod tests {
         let b = start(&mut sessions, 2, Some(a));
         let c = start(&mut sessions, 3, Some(b));
         let d = start(&mut sessions, 4, None);
-        assert!(sessions.end(&a));
+        end(&mut sessions, &a);
         for hash in [a, b, c] {
             assert!(sessions.find(&hash, WHO).is_err());
         }
-        assert!(!sessions.end(&b));
-        assert_eq!(sessions.started_by(WHO), 1);
-        assert!(sessions.end(&d));
+        assert!(!sessions.remove(&b));
+        assert_eq!((sessions.started_by(WHO), sessions.of_user(WHO.user())), (1, 1));
+        end(&mut sessions, &d);
         assert!(sessions.by_use.is_empty() && sessions.by_end.is_empty() && sessions.all.is_empty());
+        assert!(sessions.by_user.is_empty());
+    }
+
+    #[test]
+    fn sessions_filed_in_any_order_are_linked_and_orphans_end() {
+        let mut sessions = Sessions::default();
+        let [a, missing] = [1, 9].map(|seed| TokenHash([seed; 32]));
+        let b = start(&mut sessions, 2, Some(a));
+        start(&mut sessions, 1, None);
+        let orphan = start(&mut sessions, 3, Some(missing));
+        let its_child = start(&mut sessions, 4, Some(orphan));
+        let circle = start(&mut sessions, 5, Some(TokenHash([6; 32])));
+        start(&mut sessions, 6, Some(circle));
+        sessions.relink();
+        assert!(sessions.get(&orphan).is_none() && sessions.get(&its_child).is_none());
+        assert!(sessions.get(&circle).is_none());
+        end(&mut sessions, &a);
+        assert!(sessions.get(&b).is_none());
     }
 
     #[test]

@@ -3,11 +3,17 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 
+use nix::sys::epoll::{Epoll, EpollCreateFlags};
 use nsecd_policy::Policy;
 use nsecd_sandbox::{args, args::fail, filter, hello::Hello, lock, lock::Plan, sys::exit};
 
 use crate::alert::AlertLog;
-use crate::clock::SystemClock;
+use crate::clock::{Clock, SystemClock};
+use crate::journal::Journal;
+use crate::ledger::Ledger;
+use crate::policy::Engine;
+use crate::replay::{Found, open, replay};
+use crate::row::Row;
 use crate::server::{Files, Server};
 use crate::{operator_log, principal, sys};
 
@@ -40,7 +46,8 @@ pub fn main() -> ! {
     nsecd_sandbox::sys::close_from(highest as u32 + 1)
         .unwrap_or_else(|e| fail(ROLE, args::NOT_LOCKED, format!("close_range: errno {e}")));
     operator_log::start(policy.syslog_fd.map(sys::take));
-    let files = take_files(&policy);
+    let files = take_files(&policy).unwrap_or_else(|e| fail(ROLE, args::NOT_LOCKED, format!("epoll_create1: {e}")));
+    let journal = File::from(sys::take(policy.journal_fd));
     let with_cgroup = principal::cgroups_are_told().unwrap_or_else(|e| {
         fail(ROLE, args::NOT_LOCKED, format!("trying whether the kernel tells a peer's cgroup: {e}"))
     });
@@ -50,9 +57,11 @@ pub fn main() -> ! {
              principal and can use each other's tokens: give each a socket of its own"
         );
     }
-    let mut server = Server::new(policy, files, SystemClock, with_cgroup)
-        .unwrap_or_else(|e| fail(ROLE, args::NOT_LOCKED, format!("setting up epoll: {e}")));
     let missing = lock::lock(&plan, missing).unwrap_or_else(|e| fail(ROLE, args::NOT_LOCKED, e));
+    // Behind the lock: what the journal holds was written by a broker that agents may have talked into anything.
+    let (engine, journal) = remember(&policy, journal).unwrap_or_else(|e| fail(ROLE, args::NOT_LOCKED, e));
+    let mut server = Server::new(policy, engine, journal, files, SystemClock, with_cgroup)
+        .unwrap_or_else(|e| fail(ROLE, args::NOT_LOCKED, format!("setting up epoll: {e}")));
     let missing = missing | u64::from(!with_cgroup) << lock::CGROUP_IDENTITY;
     let hello = Hello { role: b'B', missing, public_key: [0; 32] };
     if nsecd_sandbox::sys::write(CONTROL, &hello.encode()).is_err() {
@@ -64,6 +73,43 @@ pub fn main() -> ! {
     }
     log::error!("{end}");
     exit(PEER_GONE)
+}
+
+/// What the brokers before this one remembered, and the journal to go on in.
+fn remember(policy: &Policy, file: File) -> Result<(Engine, Journal), String> {
+    let now = SystemClock.now();
+    let mut ledger = Ledger::new(policy);
+    let found = replay(&file, policy, &mut ledger, now).map_err(|e| format!("reading the journal: {e}"))?;
+    tell(&found, ledger.sessions().count());
+    let open = Row::Open(open(policy, now));
+    ledger.apply(&open);
+    let mut journal = Journal::new(file, &found, &open);
+    if !journal.is_whole() {
+        log::error!("the journal cannot be written, so nothing is signed: free space where it lies");
+    }
+    Ok((Engine::new(policy.clone(), ledger), journal))
+}
+
+fn tell(found: &Found, sessions: usize) {
+    let Found { torn, damaged, ended, rebooted, .. } = *found;
+    if damaged > 0 {
+        log::error!(
+            "journal: {damaged} rows cannot be read: no session before them is trusted; the file is kept aside"
+        );
+    }
+    if torn > 0 {
+        log::warn!("journal: the last row of a broker that ended was cut short, and is dropped");
+    }
+    if ended > 0 {
+        log::warn!(
+            "journal: {ended} sessions ended: they were before damage, or are more than the configuration allows"
+        );
+    }
+    if rebooted {
+        log::info!("journal: this is another boot: all sessions have ended, what was used still counts");
+    } else if sessions > 0 {
+        log::info!("journal: {sessions} sessions go on");
+    }
 }
 
 /// Length (u32, big-endian) ‖ JSON, from the policy pipe.
@@ -93,18 +139,19 @@ fn read_exact(mut buffer: &mut [u8]) -> Result<(), String> {
 fn highest_fd(policy: &Policy) -> i32 {
     let sockets = policy.sockets.iter().flat_map(|s| [s.listener_fd, s.alert_fd]);
     let gates = policy.accounts.iter().map(|a| a.gate_fd);
-    sockets.chain(gates).chain(policy.syslog_fd).fold(POLICY, i32::max)
+    sockets.chain(gates).chain(policy.syslog_fd).chain([policy.journal_fd]).fold(POLICY, i32::max)
 }
 
-fn take_files(policy: &Policy) -> Files {
+fn take_files(policy: &Policy) -> nix::Result<Files> {
     let all = |fds: Vec<i32>| -> Vec<OwnedFd> { fds.into_iter().map(sys::take).collect() };
     let alert =
         |s: &nsecd_policy::Socket| AlertLog::new(File::from(sys::take(s.alert_fd)), s.alert_size, policy.log_size);
-    Files {
+    Ok(Files {
+        epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
         control: sys::take(CONTROL),
         policy: sys::take(POLICY),
         listeners: all(policy.sockets.iter().map(|s| s.listener_fd).collect()),
         alerts: policy.sockets.iter().map(alert).collect(),
         gates: all(policy.accounts.iter().map(|a| a.gate_fd).collect()),
-    }
+    })
 }

@@ -20,6 +20,17 @@ pub enum Control {
     Ping,
     /// Broker → supervisor: the answer, one for each.
     Pong,
+    /// Broker → supervisor: the journal is full; a new, empty file is needed.
+    NextJournal,
+    /// Supervisor → broker, with one descriptor (SCM_RIGHTS): that file, without the journal's name yet.
+    JournalFile,
+    /// Broker → supervisor: that file is complete and is to have the journal's name. `true`: the old one is damaged, and
+    /// to be kept aside.
+    JournalWritten(bool),
+    /// Supervisor → broker: it has the name.
+    JournalNamed,
+    /// Supervisor → broker: no new file, or it could not be named; go on with the old one.
+    NoJournal,
 }
 
 impl Control {
@@ -33,6 +44,11 @@ impl Control {
             Control::Drain => (5, 0),
             Control::Ping => (6, 0),
             Control::Pong => (7, 0),
+            Control::NextJournal => (8, 0),
+            Control::JournalFile => (9, 0),
+            Control::JournalWritten(damaged) => (10, u16::from(damaged)),
+            Control::JournalNamed => (11, 0),
+            Control::NoJournal => (12, 0),
         };
         let [hi, lo] = index.to_be_bytes();
         [op, 0, hi, lo, 0, 0, 0, 0]
@@ -50,6 +66,11 @@ impl Control {
             5 => Control::Drain,
             6 => Control::Ping,
             7 => Control::Pong,
+            8 => Control::NextJournal,
+            9 => Control::JournalFile,
+            10 => Control::JournalWritten(index == 1),
+            11 => Control::JournalNamed,
+            12 => Control::NoJournal,
             _ => return None,
         };
         (frame.encode() == f).then_some(frame)
@@ -62,8 +83,10 @@ mod tests {
 
     #[test]
     fn only_exact_frames_decode() {
-        for frame in [Control::Served, Control::NextAlertLog(258), Control::AlertLog(0), Control::Drain, Control::Pong]
-        {
+        use Control::*;
+        let journal = [NextJournal, JournalFile, JournalWritten(false), JournalWritten(true), JournalNamed, NoJournal];
+        let others = [Served, NextAlertLog(258), AlertLog(0), NoAlertLog(7), Drain, Ping, Pong];
+        for frame in journal.into_iter().chain(others) {
             let bytes = frame.encode();
             assert_eq!(Control::decode(&bytes), Some(frame));
             assert_eq!(Control::decode(&bytes[..7]), None);
@@ -75,5 +98,6 @@ mod tests {
             assert_eq!(Control::decode(&dirty), None);
         }
         assert_eq!(Control::decode(&[9; 8]), None);
+        assert_eq!(Control::decode(&[10, 0, 0, 2, 0, 0, 0, 0]), None);
     }
 }

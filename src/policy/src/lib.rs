@@ -18,6 +18,10 @@ pub struct Policy {
     pub default_account: String,
     /// Bytes after which an alert log is rotated ([state] log_size).
     pub log_size: u64,
+    /// The journal, opened for reading and appending.
+    pub journal_fd: i32,
+    /// This boot's random id (proc_sys_kernel(5)).
+    pub boot_id: String,
     /// Connected, non-blocking datagram socket to syslog; `None`: operators' lines go to stderr only.
     pub syslog_fd: Option<i32>,
     /// Connections in all; at this number the broker stops accepting.
@@ -62,6 +66,8 @@ pub struct Socket {
     pub methods: Vec<Method>,
     /// Accounts this socket may use, by name.
     pub accounts: Vec<String>,
+    /// Who may start sessions.
+    pub start_sessions: StartSessions,
     /// Who owns a session.
     pub bind: Bind,
     /// What a rate-limited request with a token meets: seconds to wait for a slot; 0 refuses at once.
@@ -126,6 +132,18 @@ pub enum Method {
     Nip04,
     /// wrap_dm, unwrap_gift_wrap.
     Dm,
+}
+
+/// Who may start sessions, besides narrower ones of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StartSessions {
+    /// Any principal, within the socket's ceiling.
+    #[serde(rename = "self")]
+    Own,
+    /// Any principal, and its first session holds it from then on: no later session, and no request without a token,
+    /// goes beyond the first one's kinds, account and end.
+    Once,
 }
 
 /// Who owns a session.

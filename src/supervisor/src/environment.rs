@@ -14,7 +14,7 @@ pub struct Environment {
     pub signer_socket: Option<OsString>,
     /// SIGNER_ALERT_LOG: the first socket's alert log, as the reference daemon reads it.
     pub alert_log: Option<OsString>,
-    /// SIGNER_SESSION_FILE: the reference daemon's session file.
+    /// SIGNER_SESSION_FILE: the journal; the reference daemon has its session file there.
     pub session_file: Option<OsString>,
     /// NOSTR_SIGNER_DEFAULT_ACCOUNT: which account is the default one.
     pub default_account: Option<OsString>,

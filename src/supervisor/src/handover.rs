@@ -31,6 +31,7 @@ pub fn policy<'a>(setup: &'a Setup, files: &Files<'a>) -> (Vec<BorrowedFd<'a>>, 
     let syslog_fd = files.syslog.map(&mut give);
     let listeners: Vec<i32> = setup.listeners.iter().map(|l| give(l.fd.as_fd())).collect();
     let alerts: Vec<i32> = setup.alert_logs.iter().map(|l| give(l.file().as_fd())).collect();
+    let journal_fd = give(setup.journal.file().as_fd());
     let gates: Vec<i32> = files.gates.iter().map(|&gate| give(gate)).collect();
     let capacity = capacity(fds.len());
 
@@ -57,6 +58,7 @@ pub fn policy<'a>(setup: &'a Setup, files: &Files<'a>) -> (Vec<BorrowedFd<'a>>, 
             tokenless: s.tokenless.clone(),
             methods: s.methods.clone(),
             accounts: s.accounts.clone(),
+            start_sessions: s.start_sessions,
             bind: s.bind,
             on_limit_wait: s.on_limit_wait,
             tokenless_on_limit_wait: s.tokenless_on_limit_wait,
@@ -73,6 +75,8 @@ pub fn policy<'a>(setup: &'a Setup, files: &Files<'a>) -> (Vec<BorrowedFd<'a>>, 
         sockets: (0..config.sockets.len()).map(socket).collect(),
         default_account: config.default_account.clone(),
         log_size: config.state.log_size,
+        journal_fd,
+        boot_id: setup.boot_id.clone(),
         syslog_fd,
         max_connections: capacity.total,
         max_connections_per_principal: capacity.per_principal,

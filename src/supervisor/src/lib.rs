@@ -20,6 +20,7 @@ mod handover;
 mod harden;
 mod holders;
 mod images;
+mod journal;
 mod keysource;
 mod life;
 mod listeners;

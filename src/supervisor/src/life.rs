@@ -148,6 +148,7 @@ impl Life<'_> {
             self.crashes = 0;
         }
         service.stop();
+        self.setup.journal.abandon();
         if stop {
             return State::Over;
         }
@@ -209,6 +210,16 @@ impl Life<'_> {
                         return false;
                     }
                 }
+                Frame::Control(Control::NextJournal) => {
+                    if !self.next_journal(service) {
+                        return false;
+                    }
+                }
+                Frame::Control(Control::JournalWritten(damaged)) => {
+                    if !self.replace_journal(service, damaged) {
+                        return false;
+                    }
+                }
                 // Its death, if that is what it is, is told by its process.
                 Frame::Control(_) | Frame::Broken => return false,
             }
@@ -219,6 +230,26 @@ impl Life<'_> {
             self.frames += 1;
             if self.frames > MOST_FRAMES {
                 return false;
+            }
+        }
+    }
+
+    fn next_journal(&mut self, service: &Service) -> bool {
+        match self.setup.journal.next(Instant::now()) {
+            Ok(file) => service.send(Control::JournalFile, Some(file.as_fd())),
+            Err(why) => {
+                log::warn!("the journal is not replaced: {why}");
+                service.send(Control::NoJournal, None)
+            }
+        }
+    }
+
+    fn replace_journal(&mut self, service: &Service, damaged: bool) -> bool {
+        match self.setup.journal.replace(damaged) {
+            Ok(()) => service.send(Control::JournalNamed, None),
+            Err(why) => {
+                log::warn!("the journal is not replaced: {why}");
+                service.send(Control::NoJournal, None)
             }
         }
     }

@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::fault::{Fault, OrFault};
 use crate::holders::{Holder, Standard};
 use crate::images::Images;
+use crate::journal::{self, Journal};
 use crate::listeners::{Access, Listener};
 use crate::lockfile::Lock;
 use crate::securefs::{Dir, Want};
@@ -33,6 +34,10 @@ pub struct Setup {
     pub alert_logs: Vec<AlertLog>,
     /// One for each account, written by its gate.
     pub records: Vec<File>,
+    /// Written by the broker.
+    pub journal: Journal,
+    /// This boot's random id (proc_sys_kernel(5)).
+    pub boot_id: String,
     /// The role binaries.
     pub images: Images,
     /// The roles' uids.
@@ -143,12 +148,33 @@ pub fn records(config: &Config, state: &State, ids: &Roles) -> Result<Vec<File>,
     config.accounts.iter().zip(&ids.gates).map(|(account, gate)| state.record(&account.name, *gate)).collect()
 }
 
+/// Opens the journal: what SIGNER_SESSION_FILE names, unless that is another program's file, or nobody should write there.
+pub fn journal(config: &Config) -> Result<Journal, Fault> {
+    let own = &config.state.journal;
+    let Some(named) = &config.state.session_file else { return Journal::open(own) };
+    let why = match journal::see(named) {
+        Ok(journal::Seen::Ours) => return Journal::open(named),
+        Ok(journal::Seen::Reference) => "the reference daemon's session file is there".to_owned(),
+        Ok(journal::Seen::Foreign) => "it is no journal of nsecd's".to_owned(),
+        Err(why) => why.to_string(),
+    };
+    log::warn!("SIGNER_SESSION_FILE {} is left alone: {why}; the journal is {}", named.display(), own.display());
+    Journal::open(own)
+}
+
+/// This boot's random id.
+pub fn boot_id() -> Result<String, Fault> {
+    const PATH: &str = "/proc/sys/kernel/random/boot_id";
+    let id = std::fs::read_to_string(PATH).or_fault(|| format!("reading {PATH}"))?;
+    Ok(id.trim().to_owned())
+}
+
 /// Refuses one file in two roles, e.g. an alert log of two sockets, which would rotate it under each other.
-pub fn distinct(config: &Config, alert_logs: &[AlertLog], records: &[File]) -> Result<(), Fault> {
+pub fn distinct(config: &Config, alert_logs: &[AlertLog], records: &[File], journal: &Journal) -> Result<(), Fault> {
     let logs = config.sockets.iter().zip(alert_logs).map(|(s, l)| (l.file(), s.alert_log.display().to_string()));
     let records = config.accounts.iter().zip(records).map(|(a, r)| (r, format!("{}.record", a.name)));
     let mut seen = HashSet::new();
-    for (file, name) in logs.chain(records) {
+    for (file, name) in logs.chain(records).chain([(journal.file(), "the journal".to_owned())]) {
         let meta = file.metadata().or_fault(|| format!("looking at {name}"))?;
         if !seen.insert((meta.dev(), meta.ino())) {
             return Err(Fault::new(format!("{name} is in use twice: each socket and account needs a file of its own")));

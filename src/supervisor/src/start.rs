@@ -65,15 +65,29 @@ fn run(config: Box<Config>, environment: &Environment) -> Result<(), NotReady> {
     let listeners = setup::listeners(&config, &given, &mut inherited)?;
     let alert_logs = setup::alert_logs(&config)?;
     let records = setup::records(&config, &state, &ids)?;
-    setup::distinct(&config, &alert_logs, &records)?;
+    let journal = setup::journal(&config)?;
+    setup::distinct(&config, &alert_logs, &records, &journal)?;
+    let boot_id = setup::boot_id()?;
     let credentials = environment.credentials_directory.as_deref();
     let mut source = |account| KeySource::open(account, credentials, &mut inherited);
     let sources = config.accounts.iter().map(&mut source).collect::<Result<Vec<_>, Fault>>()?;
 
     // The key-holders read their keys and lock themselves; then gates and broker.
     let holders = holders::start(&config, sources, &images, &ids, &standard, &signals)?;
-    let mut setup =
-        Setup { holders, listeners, alert_logs, records, images, ids, standard, signals, config, _state: state };
+    let mut setup = Setup {
+        holders,
+        listeners,
+        alert_logs,
+        records,
+        journal,
+        boot_id,
+        images,
+        ids,
+        standard,
+        signals,
+        config,
+        _state: state,
+    };
     let service = Service::start(&setup)?;
 
     // Every role is locked: ready.

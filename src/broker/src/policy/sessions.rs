@@ -6,7 +6,8 @@ use super::{Answer, Engine, FOREIGN, MINUTE, Random, Refusal, rate_error, refuse
 use crate::clock::Now;
 use crate::limits::Exceeded;
 use crate::principal::Principal;
-use crate::reply::{self, Code};
+use crate::reply::{self, Code, hex};
+use crate::row::Row;
 use crate::session::{Session, Terms, TokenHash};
 
 /// The scope of a session whose starter names none, as far as the ceiling has it.
@@ -14,8 +15,8 @@ const DEFAULT_SCOPE: [u16; 3] = [1, 9734, 1111];
 /// Seconds a session lasts whose starter does not say, as far as the ceiling allows.
 const DEFAULT_TTL: u64 = 28_800;
 
-/// Cgroups of one uid that may have all their sessions on one socket.
-const MOST_CGROUPS: usize = 128;
+/// Cgroups of one uid that may have all their sessions on one socket, and start them as often as they may.
+const MOST_CGROUPS: u32 = 128;
 
 /// What session_start asks for.
 pub(super) struct Wish<'a> {
@@ -29,54 +30,63 @@ impl Engine {
     pub(super) fn start(&mut self, wish: Wish, who: Principal, now: Now, random: Random) -> Result<String, Refusal> {
         let socket = self.socket(who);
         let longest = socket.max_ttl.saturating_mul(1000);
-        let mut terms = Terms {
-            starter: who,
-            owner: (socket.bind == Bind::Starter).then_some(who),
-            account: wish.account,
-            scope: within("socket ceiling", wish.scope.as_deref(), &socket.kinds)?,
-            ttl: lasting("socket ceiling", wish.ttl, longest)?,
-            parent: wish.parent,
-        };
-        if let Some(parent) = wish.parent.and_then(|hash| self.sessions.on_socket(&hash, who.socket)) {
-            terms.scope = within("session scope", wish.scope.as_deref(), &Kinds::List(parent.scope.clone()))?;
-            terms.ttl = lasting("rest of the session", wish.ttl, longest.min(parent.left(now)))?;
+        let mut scope = within("socket ceiling", wish.scope.as_deref(), &socket.kinds)?;
+        let mut ttl = lasting("socket ceiling", wish.ttl, longest)?;
+        if let Some(latch) = self.ledger.latch(who) {
+            if latch.account != wish.account {
+                return refuse(Code::OutOfScope, "Account is not the first session's account");
+            }
+            let left = latch.ends.boot.saturating_sub(now.boot).min(latch.ends.wall.saturating_sub(now.wall));
+            if left == 0 {
+                return refuse(Code::Expired, "First session expired: this socket allows nothing beyond it");
+            }
+            scope = within("first session's scope", wish.scope.as_deref(), &Kinds::List(latch.scope.clone()))?;
+            ttl = lasting("rest of the first session", wish.ttl, longest.min(left))?;
+        }
+        if let Some(parent) = wish.parent.and_then(|hash| self.ledger.sessions().on_socket(&hash, who.socket)) {
+            let (most, left) = (Kinds::List(parent.terms.scope.clone()), parent.terms.left(now));
+            // Within both, where a first session holds as well.
+            let own = scope;
+            scope = within("session scope", wish.scope.as_deref(), &most)?;
+            scope.retain(|kind| self.ledger.latch(who).is_none() || own.contains(kind));
+            ttl = lasting("rest of the session", wish.ttl, longest.min(left))?.min(ttl);
         }
         let (most, live) = (socket.sessions_per_minute, socket.live_sessions);
-        let first_use = socket.bind == Bind::FirstUse;
-        self.may_start(who, most, now)?;
-        // New cgroups are new principals, but not new memory without end.
-        let crowd = live.saturating_mul(MOST_CGROUPS);
-        if self.sessions.of_user(who) >= crowd {
-            let text = format!("Too many sessions: uid {} has {crowd} on this socket", who.uid);
-            return refuse(Code::Unavailable, text);
-        }
-        let Some(ended) = self.sessions.make_room(who, live, wish.parent.as_ref(), now) else {
+        let owner = (socket.bind == Bind::Starter).then_some(who);
+        self.may_start(who, most, live, now)?;
+        let Some(ending) = self.ledger.sessions().giving_way(who, live, wish.parent.as_ref(), now) else {
             let text = format!("No room for a narrower session: this principal may have {live} sessions at a time");
             return refuse(Code::OutOfScope, text);
         };
-        for ended in ended {
-            log::info!("session {} of {who} ended: it has {live}, the most it may have", ended.label());
+        for hash in ending {
+            log::info!("session {} of {who} ended: it has {live}, the most it may have", hash.label());
+            self.end(&hash);
         }
-        self.principals.entry(who).or_default().starts.reserve(now.boot);
-        if let Some(parent) = wish.parent.and_then(|hash| self.sessions.get_mut(&hash)) {
-            // Narrowing is a use: by anybody but the starter, who may be handing it on, it binds as signing does.
-            if first_use && parent.starter != who {
-                parent.owner.get_or_insert(who);
-            }
-        }
-        let (token, session) = self.sessions.start(terms, random(), now);
-        Ok(reply::session(&token, session.ends.wall, &session.scope))
+        let token = hex(&random());
+        let ends = Now { boot: now.boot.saturating_add(ttl), wall: now.wall.saturating_add(ttl) };
+        let line = reply::session(&token, ends.wall, &scope);
+        let token = TokenHash::of(&token);
+        let Wish { account, parent, .. } = wish;
+        self.happen(Row::Start(Terms { token, starter: who, owner, account, scope, started: now, ends, parent }));
+        Ok(line)
     }
 
-    fn may_start(&mut self, who: Principal, most: u32, now: Now) -> Result<(), Refusal> {
-        let starts = &self.principals.entry(who).or_default().starts;
-        match starts.wait(most, MINUTE, now.boot) {
-            None => Ok(()),
-            Some(retry_after_ms) => {
+    fn may_start(&self, who: Principal, most: u32, live: usize, now: Now) -> Result<(), Refusal> {
+        // New cgroups are new principals, but not new memory without end.
+        let crowd = live.saturating_mul(MOST_CGROUPS as usize);
+        if self.ledger.sessions().of_user(who.user()) >= crowd {
+            let text = format!("Too many sessions: uid {} has {crowd} on this socket", who.uid);
+            return refuse(Code::Unavailable, text);
+        }
+        let own = (&self.ledger.meters(who).starts, most);
+        let all = (self.ledger.starts_of(who.user()), most.saturating_mul(MOST_CGROUPS));
+        for (starts, most) in [own, all] {
+            if let Some(retry_after_ms) = starts.wait(most, MINUTE, now.boot) {
                 let text = format!("Rate limit: {}/{most} sessions per minute", starts.used(MINUTE, now.boot));
-                Err(rate_error(Exceeded { text, retry_after_ms }))
+                return Err(rate_error(Exceeded { text, retry_after_ms }));
             }
         }
+        Ok(())
     }
 
     /// Another principal's session reads like none, and raises an alert.
@@ -91,11 +101,11 @@ impl Engine {
             limits,
         });
         let shown = reply::SessionInfo {
-            allowed: &session.scope,
-            created_at: session.started.wall,
-            expires_at: session.ends.wall,
+            allowed: &session.terms.scope,
+            created_at: session.terms.started.wall,
+            expires_at: session.terms.ends.wall,
             sign_count: session.sign_count,
-            expired: session.has_expired(now),
+            expired: session.terms.has_expired(now),
         };
         reply::session_info(&shown, stats).into()
     }
@@ -104,15 +114,15 @@ impl Engine {
     pub(super) fn revoke(&mut self, token: &str, who: Principal) -> Answer {
         let hash = TokenHash::of(token);
         match self.known(&hash, who).map(drop) {
-            Ok(()) => reply::revoked(self.sessions.end(&hash)).into(),
+            Ok(()) => reply::revoked(self.end(&hash)).into(),
             Err(alert) => Answer { line: reply::revoked(false), alert },
         }
     }
 
     /// The session if `who` started or owns it; else what to alert of, if it exists at all.
     fn known(&self, hash: &TokenHash, who: Principal) -> Result<&Session, Option<String>> {
-        match self.sessions.on_socket(hash, who.socket) {
-            Some(session) if session.is_known_to(who) => Ok(session),
+        match self.ledger.sessions().on_socket(hash, who.socket) {
+            Some(session) if session.terms.is_known_to(who) => Ok(session),
             Some(_) => Err(Some(FOREIGN.to_owned())),
             None => Err(None),
         }

@@ -1,81 +1,11 @@
-use nsecd_policy::{Account, Limits, Method as Offer};
+use nsecd_policy::{Bind, Kinds, Method as Offer, StartSessions};
 
 use super::*;
+use crate::fixture::{A, B, KEY, START, ask, at, engine_with, sign, token};
 use crate::request;
-use nsecd_policy::Kinds;
-
-const KEY: &str = "f9308a019258c31049344f85f89d5229b531c845836f99b08601f113bce036f9";
-const START: Now = Now { boot: 1_000_000, wall: 1_800_000_000_000 };
-const A: Principal = Principal { socket: 0, uid: 1000, cgroup: None };
-const B: Principal = Principal { socket: 0, uid: 1001, cgroup: None };
-
-fn socket() -> Socket {
-    Socket {
-        path: "/run/a.sock".into(),
-        listener_fd: -1,
-        alert_fd: -1,
-        alert_size: 0,
-        peer_uids: None,
-        kinds: Kinds::List(vec![1, 7, 1111]),
-        max_ttl: 3600,
-        tokenless: Kinds::List(vec![1]),
-        methods: vec![Offer::SignEvent],
-        accounts: vec!["default".into()],
-        bind: Bind::FirstUse,
-        on_limit_wait: 0,
-        tokenless_on_limit_wait: 20,
-        created_at: Some((-3600, 900)),
-        max_request: 65536,
-        limits: Some(Limits { burst: 5, burst_window: 10, per_minute: 10, per_hour: 100 }),
-        total: Some(Limits { burst: 20, burst_window: 10, per_minute: 40, per_hour: 400 }),
-        sessions_per_minute: 6,
-        live_sessions: 8,
-    }
-}
-
-fn engine_with(change: impl FnOnce(&mut Socket)) -> Engine {
-    let mut first = socket();
-    change(&mut first);
-    let account = |name: &str, public_key: &str| Account {
-        name: name.into(),
-        public_key: public_key.into(),
-        gate_fd: -1,
-        ceiling_period_ms: 1000,
-    };
-    let mut second = socket();
-    second.accounts = vec!["business".into(), "default".into()];
-    Engine::new(Policy {
-        accounts: vec![account("business", &"b".repeat(64)), account("default", KEY)],
-        sockets: vec![first, second],
-        default_account: "default".into(),
-        log_size: 1 << 20,
-        syslog_fd: None,
-        max_connections: 100,
-        max_connections_per_principal: 10,
-    })
-}
 
 fn engine() -> Engine {
     engine_with(|_| {})
-}
-
-fn at(seconds: u64) -> Now {
-    Now { boot: START.boot + 1000 * seconds, wall: START.wall + 1000 * seconds }
-}
-
-fn ask(engine: &mut Engine, who: Principal, now: Now, text: &str) -> Verdict {
-    let call = request::parse(text.as_bytes()).expect("a call");
-    let mut seed = 0u8;
-    let live = engine.sessions.started_by(who) as u8;
-    engine.decide(&call, who, false, now, &mut || {
-        seed += 1;
-        [seed ^ live << 4 ^ (now.boot / 1000) as u8 ^ (who.uid as u8) << 1; 32]
-    })
-}
-
-fn sign(engine: &mut Engine, who: Principal, now: Now, kind: u16, token: Option<&str>) -> Verdict {
-    let token = token.map_or(String::new(), |t| format!(",\"session_token\":\"{t}\""));
-    ask(engine, who, now, &format!(r#"{{"method":"sign_event","params":{{"kind":{kind},"content":"x"{token}}}}}"#))
 }
 
 fn start(engine: &mut Engine, who: Principal, now: Now, params: &str) -> Result<String, (Code, String)> {
@@ -83,10 +13,6 @@ fn start(engine: &mut Engine, who: Principal, now: Now, params: &str) -> Result<
         Verdict::Answer(answer) => Ok(answer.line),
         other => Err(refused(other)),
     }
-}
-
-fn token(line: &str) -> String {
-    line.split('"').nth(5).expect("a token").to_owned()
 }
 
 fn refused(verdict: Verdict) -> (Code, String) {
@@ -180,8 +106,7 @@ fn the_first_signer_owns_a_session_and_others_raise_an_alert() {
     let info = format!(r#"{{"method":"session_info","params":{{"token":"{token}"}}}}"#);
     let seen = answered(ask(&mut engine, B, START, &info));
     assert_eq!((seen.line.as_str(), seen.alert.is_some()), (reply::NO_SESSION_INFO, true));
-    let grant = granted(sign(&mut engine, B, START, 1, Some(&token)));
-    engine.settle(grant.slot, true);
+    granted(sign(&mut engine, B, START, 1, Some(&token)));
     let Verdict::Refused(refusal) = sign(&mut engine, A, START, 1, Some(&token)) else { panic!("bound to B") };
     assert_eq!(refusal.error.text, "Invalid session token");
     assert!(refusal.alert.is_some_and(|a| a.contains("another principal")));
@@ -209,10 +134,7 @@ fn new_sessions_bring_a_principal_no_new_signatures() {
     for _ in 0..6 {
         let token = token(&start(&mut engine, A, START, "{}").expect("a session"));
         for _ in 0..5 {
-            if let Verdict::Sign(grant) = sign(&mut engine, A, START, 1, Some(&token)) {
-                engine.settle(grant.slot, true);
-                made += 1;
-            }
+            made += u32::from(matches!(sign(&mut engine, A, START, 1, Some(&token)), Verdict::Sign(_)));
         }
     }
     assert_eq!(made, 5);
@@ -254,7 +176,7 @@ fn refused_and_failed_requests_use_no_slot() {
     let mut engine = engine();
     for _ in 0..20 {
         let grant = granted(sign(&mut engine, A, START, 1, None));
-        engine.settle(grant.slot, false);
+        engine.free(grant.slot);
         refused(sign(&mut engine, A, START, 0, None));
     }
     for _ in 0..5 {
@@ -350,11 +272,11 @@ fn nothing_is_remembered_for_ever() {
         start(&mut engine, who, START, "{}").expect("a session");
         sign(&mut engine, who, START, 1, None);
     }
+    // Two totals; of each uid, its principal and its session.
     engine.sweep(at(3599));
-    assert_eq!(engine.principals.len(), 10);
+    assert_eq!(engine.ledger().pieces().len(), 2 + 3 * 10);
     engine.sweep(at(3600 + 3600));
-    assert!(engine.principals.is_empty());
-    assert!((0..10).all(|uid| engine.sessions.started_by(Principal { socket: 0, uid, cgroup: None }) == 0));
+    assert_eq!(engine.ledger().pieces().len(), 2);
 }
 
 #[test]
@@ -414,4 +336,45 @@ fn new_cgroups_of_one_uid_do_not_bring_sessions_without_end() {
     let other = Principal { cgroup: Some(7), ..B };
     let call = request::parse(br#"{"method":"session_start","params":{}}"#).expect("a request");
     assert!(matches!(engine.decide(&call, other, false, START, &mut || [9; 32]), Verdict::Answer(_)));
+}
+
+#[test]
+fn under_once_the_first_session_holds_a_principal_for_good() {
+    let mut engine = engine_with(|s| s.start_sessions = StartSessions::Once);
+    granted(sign(&mut engine, A, START, 1, None));
+    let first = token(&start(&mut engine, A, START, r#"{"scope":"7","ttl":60}"#).expect("the first session"));
+    let later = |engine: &mut Engine, now, params: &str| start(engine, A, now, params).map_err(|(code, _)| code);
+    assert_eq!(later(&mut engine, at(1), r#"{"scope":"1"}"#), Err(Code::OutOfScope));
+    assert_eq!(later(&mut engine, at(1), r#"{"scope":"7","ttl":60}"#), Err(Code::OutOfScope));
+    let line = later(&mut engine, at(1), "{}").expect("clipped to the first");
+    assert!(line.ends_with(&format!("\"expiresAt\":{},\"allowedKinds\":[7]}}}}", START.wall + 60_000)), "{line}");
+    let text = refused(sign(&mut engine, A, at(1), 1, None)).1;
+    assert_eq!(text, "Event kind 1 not in first session's scope [7]");
+    let revoke = format!(r#"{{"method":"session_revoke","params":{{"token":"{first}"}}}}"#);
+    assert_eq!(answered(ask(&mut engine, A, at(2), &revoke)).line, r#"{"revoked":true}"#);
+    assert_eq!(later(&mut engine, at(3), r#"{"scope":"1"}"#), Err(Code::OutOfScope), "an end is no new beginning");
+    engine.sweep(at(7200));
+    for now in [at(60), at(7200)] {
+        assert_eq!(later(&mut engine, now, "{}"), Err(Code::Expired));
+        assert_eq!(refused(sign(&mut engine, A, now, 1, None)).0, Code::Expired);
+    }
+    granted(sign(&mut engine, B, at(7200), 1, None));
+}
+
+#[test]
+fn under_once_a_session_handed_on_holds_whoever_takes_it() {
+    let mut engine = engine_with(|s| s.start_sessions = StartSessions::Once);
+    let handed = token(&start(&mut engine, A, START, r#"{"scope":"7"}"#).expect("a session"));
+    granted(sign(&mut engine, B, START, 7, Some(&handed)));
+    assert_eq!(start(&mut engine, B, START, r#"{"scope":"1"}"#).map_err(|(code, _)| code), Err(Code::OutOfScope));
+    assert_eq!(refused(sign(&mut engine, B, START, 1, None)).0, Code::OutOfScope);
+}
+
+#[test]
+fn new_cgroups_of_one_uid_start_sessions_no_faster_than_its_share() {
+    let mut engine = engine_with(|s| s.live_sessions = 1000);
+    let started =
+        (0..1000).filter(|cgroup| start(&mut engine, Principal { cgroup: Some(*cgroup), ..A }, START, "{}").is_ok());
+    assert_eq!(started.count(), 6 * 128);
+    start(&mut engine, Principal { cgroup: Some(7), ..B }, START, "{}").expect("another uid");
 }

@@ -10,6 +10,9 @@ use std::os::fd::{AsFd, AsRawFd};
 use super::{End, GATE, Server};
 use crate::alert::Alert;
 use crate::clock::{Clock, Now};
+use crate::journal::Wish;
+use crate::replay::open;
+use crate::row::Row;
 use crate::sys;
 
 impl<C: Clock> Server<C> {
@@ -59,8 +62,41 @@ impl<C: Clock> Server<C> {
                         alerts.new_file(None);
                     }
                 }
+                Some(Control::JournalFile) => {
+                    let open = Row::Open(open(&self.policy, self.clock.now()));
+                    self.journal.new_file(fd.map(File::from), &open, self.engine.ledger());
+                }
+                Some(Control::JournalNamed) => self.journal.replaced(),
+                Some(Control::NoJournal) => self.journal.not_replaced(),
                 _ => return Err("the supervisor sent what no supervisor of this version sends".to_owned()),
             }
+        }
+    }
+
+    /// Puts what has happened into the journal; false if the disk did not take it.
+    pub(super) fn keep(&mut self) -> bool {
+        let mut kept = true;
+        for row in self.engine.take_rows() {
+            kept = self.journal.append(&row);
+        }
+        kept
+    }
+
+    /// Whether the journal takes rows; if not, what needs one is refused, since a restart would forget it.
+    pub(super) fn can_keep(&mut self, now: Now) -> bool {
+        let whole = self.journal.is_whole();
+        if !whole {
+            self.tell_operator(now, "the journal cannot be written, so nothing is signed: free space where it lies");
+        }
+        whole
+    }
+
+    /// Goes on with the replacement of a full journal.
+    pub(super) fn renew_journal(&mut self, now: Now) {
+        match self.journal.step(self.engine.ledger(), now.boot) {
+            Some(Wish::NewFile) => self.tell(Control::NextJournal),
+            Some(Wish::Replace(damaged)) => self.tell(Control::JournalWritten(damaged)),
+            None => {}
         }
     }
 

@@ -8,8 +8,10 @@ use crate::event::Texts;
 use crate::frame::{Fault, Next};
 use crate::gate::{Answer, Status};
 use crate::policy::{self, Grant, Refusal, Verdict};
+use crate::principal::Principal;
 use crate::reply::{self, Code, Error};
 use crate::request::{self, Call, Method, Token};
+use crate::row::Use;
 use crate::session::TokenHash;
 
 impl<C: Clock> Server<C> {
@@ -92,7 +94,7 @@ impl<C: Clock> Server<C> {
         let now = self.clock.now();
         let Some(who) = self.clients.get(&id).map(|c| c.connection.who) else { return };
         let behind = self.queues.is_busy(who);
-        match self.engine.decide(&call, who, behind, now, &mut random) {
+        match self.consult(&call, who, behind, now) {
             Verdict::Answer(answer) => {
                 self.answered(id, &call, &answer, now);
                 self.note_served();
@@ -102,6 +104,28 @@ impl<C: Clock> Server<C> {
             Verdict::Limited(refusal, 0) => self.refused(id, &call, refusal, now),
             Verdict::Limited(refusal, seconds) => self.wait(id, call, refusal, seconds, now),
         }
+    }
+
+    /// The verdict, and what it changed in the journal: what is not there could be done again after a restart.
+    fn consult(&mut self, call: &Call, who: Principal, behind: bool, now: Now) -> Verdict {
+        let lasting = matches!(call.method, Method::SignEvent(_) | Method::SessionStart { .. });
+        if lasting && !self.can_keep(now) {
+            return not_kept();
+        }
+        let verdict = self.engine.decide(call, who, behind, now, &mut random);
+        match (self.keep(), verdict) {
+            (false, Verdict::Sign(grant)) => {
+                self.give_back(grant.slot);
+                not_kept()
+            }
+            (_, verdict) => verdict,
+        }
+    }
+
+    /// No signature came of a slot.
+    fn give_back(&mut self, slot: Use) {
+        self.engine.free(slot);
+        self.keep();
     }
 
     /// Stands in line for a slot.
@@ -132,8 +156,9 @@ impl<C: Clock> Server<C> {
         };
         let over = now.boot >= until;
         let first = self.queues.head(who) == Some(id);
-        match self.engine.decide(&call, who, !first, now, &mut random) {
+        match self.consult(&call, who, !first, now) {
             Verdict::Limited(refusal, _) if !over => {
+                let Some(client) = self.clients.get_mut(&id) else { return };
                 client.connection.state = State::Waiting { call, until };
                 let retry = refusal.error.retry_after_ms.map_or(until, |ms| now.boot.saturating_add(ms.max(1)));
                 return self.set_due(id, Some(if first { retry.min(until) } else { until }));
@@ -177,7 +202,7 @@ impl<C: Clock> Server<C> {
         let Grant { account, texts, slot } = grant;
         let weight = 2 * texts.canonical.len() + texts.unsigned.len();
         if !self.afford(id, weight) {
-            self.engine.settle(slot, false);
+            self.give_back(slot);
             let error = Error::new(Code::Unavailable, "Too many bytes held by requests in flight: try again later");
             return self.refused(id, call, error.into(), self.clock.now());
         }
@@ -199,7 +224,9 @@ impl<C: Clock> Server<C> {
     pub(super) fn signed(&mut self, answer: Answer<Job>) {
         let now = self.clock.now();
         let Answer { job, id, status, signature } = answer;
-        self.engine.settle(job.slot, status == Status::Signed);
+        if status != Status::Signed {
+            self.give_back(job.slot);
+        }
         let error = match status {
             Status::Signed => {
                 self.note_served();
@@ -239,7 +266,7 @@ impl<C: Clock> Server<C> {
     }
 
     /// At most one line in a while: agents choose how often a gate refuses.
-    fn tell_operator(&mut self, now: Now, text: &str) {
+    pub(super) fn tell_operator(&mut self, now: Now, text: &str) {
         if now.boot >= self.told {
             self.told = now.boot + super::SWEEP;
             log::error!("{text}");
@@ -275,6 +302,10 @@ impl<C: Clock> Server<C> {
             client.connection.reply(line);
         }
     }
+}
+
+fn not_kept() -> Verdict {
+    Verdict::Refused(Error::new(Code::Unavailable, "Signing is unavailable: the journal cannot be written").into())
 }
 
 /// A request begins with its first byte that is not blank.

@@ -27,7 +27,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 
-use nsecd_policy::{Bind, Kinds, Limits, Method};
+use nsecd_policy::{Bind, Kinds, Limits, Method, StartSessions};
 
 pub use error::Error;
 pub use source::Source;
@@ -112,6 +112,8 @@ pub struct Socket {
     pub methods: Vec<Method>,
     /// Names of accounts; at least one.
     pub accounts: Vec<String>,
+    /// Who may start sessions.
+    pub start_sessions: StartSessions,
     /// Who owns a session.
     pub bind: Bind,
     /// Seconds a rate-limited request with a token waits; 0 refuses at once.
@@ -144,8 +146,12 @@ pub struct Holder {
 /// `[state]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
-    /// Records and, unless configured elsewhere, alert logs.
+    /// Records and, unless configured elsewhere, alert logs and the journal.
     pub dir: PathBuf,
+    /// The journal of sessions and limits.
+    pub journal: PathBuf,
+    /// SIGNER_SESSION_FILE, which is the journal instead, unless another program's file is there.
+    pub session_file: Option<PathBuf>,
     /// Bytes at which a log is rotated.
     pub log_size: u64,
     /// Rotated files kept.

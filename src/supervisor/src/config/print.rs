@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use nsecd_policy::{Bind, Kinds, Limits};
+use nsecd_policy::{Bind, Kinds, Limits, StartSessions};
 
 use super::accounts::DEFAULT;
 use super::{Account, Config, Socket, source, units, values};
@@ -60,6 +60,10 @@ pub fn toml(c: &Config) -> String {
     out.push_str("\n[state]\n");
     // The private directory of a throw-away key bears the process's number; the next one has another.
     line(&mut out, if c.ephemeral { "# dir" } else { "dir" }, &path(&c.state.dir));
+    if let Some(journal) = &c.state.session_file {
+        // It has a variable and no key: a file of the reference daemon's may lie there.
+        line(&mut out, "# SIGNER_SESSION_FILE", &path(journal));
+    }
     line(&mut out, "log_size", &quoted(&units::show_size(c.state.log_size)));
     line(&mut out, "log_keep", &c.state.log_keep.to_string());
     for s in &c.sockets {
@@ -106,7 +110,7 @@ fn socket(out: &mut String, s: &Socket, alert_log: &str) {
     line(out, "tokenless", &kinds(&s.tokenless));
     line(out, "methods", &list(s.methods.iter().map(|m| quoted(values::method_name(*m)))));
     line(out, "accounts", &list(s.accounts.iter().map(|a| quoted(a))));
-    line(out, "start_sessions", &quoted("self"));
+    line(out, "start_sessions", &quoted(if s.start_sessions == StartSessions::Own { "self" } else { "once" }));
     line(out, "bind", &quoted(if s.bind == Bind::FirstUse { "first_use" } else { "starter" }));
     line(out, "on_limit", &quoted(&units::show_wait(s.on_limit_wait)));
     line(out, "tokenless_on_limit", &quoted(&units::show_wait(s.tokenless_on_limit_wait)));

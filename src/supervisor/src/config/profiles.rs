@@ -1,6 +1,6 @@
 //! The two profiles: what a socket offers when nobody says. `strict` also fills the omitted keys of a `[[socket]]`.
 
-use nsecd_policy::{Bind, Kinds, Limits, Method};
+use nsecd_policy::{Bind, Kinds, Limits, Method, StartSessions};
 
 /// A profile by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +19,7 @@ pub struct Defaults {
     pub max_ttl: u64,
     pub tokenless: Kinds,
     pub methods: Vec<Method>,
+    pub start_sessions: StartSessions,
     pub bind: Bind,
     pub on_limit_wait: u64,
     pub tokenless_on_limit_wait: u64,
@@ -59,6 +60,7 @@ impl Profile {
             max_ttl: 86_400,
             tokenless: Kinds::List(Vec::new()),
             methods: vec![Method::SignEvent],
+            start_sessions: StartSessions::Own,
             bind: Bind::FirstUse,
             on_limit_wait: 0,
             tokenless_on_limit_wait: 0,

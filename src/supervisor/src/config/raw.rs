@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use nsecd_policy::{Bind, Kinds, Method};
+use nsecd_policy::{Bind, Kinds, Method, StartSessions};
 
 use super::Ceiling;
 use super::error::{At, Error, Origin};
@@ -100,6 +100,7 @@ pub struct RawSocket {
     pub tokenless: Option<At<Kinds>>,
     pub methods: Option<At<Vec<Method>>>,
     pub accounts: Option<At<Vec<String>>>,
+    pub start_sessions: Option<At<StartSessions>>,
     pub bind: Option<At<Bind>>,
     /// Seconds.
     pub on_limit: Option<At<u64>>,
@@ -214,7 +215,6 @@ fn socket(mut s: Section) -> Result<RawSocket, Error> {
     let tokenless = s.take("tokenless", values::kinds)?;
     let methods = s.take("methods", values::methods)?;
     let accounts = s.take("accounts", values::account_names)?;
-    s.take("start_sessions", values::start_sessions)?;
     let socket = RawSocket {
         origin: s.origin(),
         path,
@@ -227,6 +227,7 @@ fn socket(mut s: Section) -> Result<RawSocket, Error> {
         tokenless,
         methods,
         accounts,
+        start_sessions: s.take("start_sessions", values::start_sessions)?,
         bind: s.take("bind", values::bind)?,
         on_limit: s.take("on_limit", values::wait)?,
         tokenless_on_limit: s.take("tokenless_on_limit", values::wait)?,
@@ -271,6 +272,7 @@ impl RawSocket {
             tokenless: None,
             methods: None,
             accounts: None,
+            start_sessions: None,
             bind: None,
             on_limit: None,
             tokenless_on_limit: None,

@@ -54,11 +54,6 @@ pub fn resolve(cli: &Cli, mut file: RawFile, profile: Profile, cx: &Context<'_>)
     if !holder.record {
         notes.push("record = false: signatures leave no record; for load tests only".to_string());
     }
-    if cx.env.session_file.is_some() {
-        notes.push(
-            "SIGNER_SESSION_FILE: this version keeps sessions in memory; nothing is read or written there".to_string(),
-        );
-    }
     for s in &sockets {
         let path = s.path.display();
         if !s.accounts.contains(&default_account) {
@@ -75,7 +70,11 @@ pub fn resolve(cli: &Cli, mut file: RawFile, profile: Profile, cx: &Context<'_>)
         }
     }
     let (log_size, log_keep) = profiles::LOG;
+    let named = cx.env.session_file.as_deref();
+    let session_file = sockets::variable("SIGNER_SESSION_FILE", named, values::absolute, values::ABSOLUTE)?;
     let state = State {
+        journal: state_dir.join("journal"),
+        session_file: session_file.map(|at| at.value),
         dir: state_dir,
         log_size: file.log_size.map_or(log_size, |a| a.value),
         log_keep: file.log_keep.map_or(log_keep, |a| a.value),

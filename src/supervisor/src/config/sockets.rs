@@ -96,7 +96,7 @@ fn alert_log(
 }
 
 /// A path in an environment variable.
-fn variable(
+pub(super) fn variable(
     name: &'static str,
     value: Option<&std::ffi::OsStr>,
     read: impl Fn(&str) -> Option<PathBuf>,
@@ -143,6 +143,7 @@ fn socket(
         tokenless,
         methods,
         accounts,
+        start_sessions: or(&raw.start_sessions, &d.start_sessions),
         bind: or(&raw.bind, &d.bind),
         on_limit_wait: or(&raw.on_limit, &d.on_limit_wait),
         tokenless_on_limit_wait: or(&raw.tokenless_on_limit, &d.tokenless_on_limit_wait),

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use nsecd_policy::{Bind, Kinds, Method};
+use nsecd_policy::{Bind, Kinds, Method, StartSessions};
 
 use super::Ceiling;
 use super::source::{self, KeySource};
@@ -220,13 +220,15 @@ pub fn bind(value: &Value) -> Result<Bind, String> {
     })
 }
 
-/// Who may start sessions: only "self" exists yet.
-pub fn start_sessions(value: &Value) -> Result<(), String> {
-    match value {
-        Value::Text(t) if t == "self" => Ok(()),
-        Value::Text(t) if t == "once" || t == "admin" => {
-            Err("not yet supported by this version: expected \"self\"".to_string())
-        }
-        _ => Err("expected \"self\"".to_string()),
+/// Who may start sessions: only their operator cannot yet.
+pub fn start_sessions(value: &Value) -> Result<StartSessions, String> {
+    const EXPECTED: &str = "\"self\" or \"once\"";
+    if matches!(value, Value::Text(t) if t == "admin") {
+        return Err(format!("not yet supported by this version: expected {EXPECTED}"));
     }
+    text(value, EXPECTED, |t| match t {
+        "self" => Some(StartSessions::Own),
+        "once" => Some(StartSessions::Once),
+        _ => None,
+    })
 }

@@ -50,9 +50,8 @@ fn later_features_are_refused_as_such() {
         ("[admin]\ndir = '/run/x'", "nsecd.toml:1: admin is not yet supported by this version"),
         ("[[socket]]\npeers = ['npub1x']", ":2: socket.peers is not yet supported"),
         ("[[socket]]\n[[socket.rule]]\nkind = 0", ":2: socket.rule is not yet supported"),
-        ("[[socket]]\nstart_sessions = 'once'", "\"once\": not yet supported by this version: expected \"self\""),
-        ("[[socket]]\nstart_sessions = 'admin'", "not yet supported"),
-        ("[[socket]]\nstart_sessions = 'all'", "\"all\": expected \"self\""),
+        ("[[socket]]\nstart_sessions = 'admin'", "not yet supported by this version: expected \"self\" or \"once\""),
+        ("[[socket]]\nstart_sessions = 'all'", "\"all\": expected \"self\" or \"once\""),
     ]);
 }
 

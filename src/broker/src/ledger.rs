@@ -1,0 +1,364 @@
+//! What policy remembers: sessions, and how much of each window is used.
+//!
+//! It changes by rows only, each of which the journal keeps, so that a broker which reads them again knows what the one
+//! before it knew. Decides nothing.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use nsecd_policy::{Policy, StartSessions};
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Now;
+use crate::limits::Meter;
+use crate::principal::{Principal, User};
+use crate::row::{OfPrincipal, OfSession, OfTotal, OfUser, Row, Use};
+use crate::session::{Session, Sessions, Terms, TokenHash};
+
+/// First sessions remembered for one uid on one socket (`start_sessions = "once"`). Whoever can make so many cgroups can
+/// as well make another new one.
+const MOST_LATCHES: usize = 16_384;
+
+/// What a principal's first session allows it for good (`start_sessions = "once"`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Latch {
+    /// Index of the account.
+    pub account: usize,
+    /// Kinds.
+    pub scope: Vec<u16>,
+    /// When it ends, whichever clock gets there first.
+    pub ends: Now,
+}
+
+impl Latch {
+    /// Whether either clock has reached its end.
+    pub fn is_over(&self, now: Now) -> bool {
+        now.boot >= self.ends.boot || now.wall >= self.ends.wall
+    }
+}
+
+/// A principal's windows outside any session.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Meters {
+    /// Signatures.
+    pub signatures: Meter,
+    /// Sessions started.
+    pub starts: Meter,
+}
+
+impl Meters {
+    fn is_empty(&mut self, now: u64) -> bool {
+        self.signatures.is_empty(now) && self.starts.is_empty(now)
+    }
+
+    fn raise(&mut self, other: &Meters) {
+        self.signatures.raise(&other.signatures);
+        self.starts.raise(&other.starts);
+    }
+
+    fn carry(&mut self, from: u64, elapsed: u64, to: u64) {
+        self.signatures.carry(from, elapsed, to);
+        self.starts.carry(from, elapsed, to);
+    }
+}
+
+#[derive(Default)]
+struct Known {
+    meters: Meters,
+    latch: Option<Latch>,
+}
+
+/// What is known of a uid on a socket, whatever the cgroup.
+#[derive(Default)]
+struct Crowd {
+    /// Sessions started in this boot by all its principals.
+    starts: Meter,
+    /// What its principals of earlier boots had used, in each window the most of any one. Cgroup ids start again at a
+    /// boot: each principal may be any of them.
+    inherited: Meters,
+    /// Its principals with a latch, oldest first.
+    latched: VecDeque<Principal>,
+}
+
+/// What of a socket's policy decides what is remembered.
+struct Rules {
+    limited: bool,
+    total: bool,
+    once: bool,
+}
+
+/// One piece of a [`Ledger`] that a snapshot writes at a time.
+#[derive(Clone, Copy, Debug)]
+pub enum Piece {
+    /// A socket's total.
+    Total(u16),
+    /// A uid on a socket.
+    User(User),
+    /// A principal.
+    Principal(Principal),
+    /// A session.
+    Session(TokenHash),
+}
+
+/// All that is remembered.
+pub struct Ledger {
+    rules: Vec<Rules>,
+    sessions: Sessions,
+    principals: HashMap<Principal, Known>,
+    users: HashMap<User, Crowd>,
+    totals: Vec<Meter>,
+    last: Now,
+    /// What a principal has used that is not known.
+    nothing: Meters,
+}
+
+impl Ledger {
+    /// With nothing remembered.
+    pub fn new(policy: &Policy) -> Ledger {
+        let rules = |s: &nsecd_policy::Socket| Rules {
+            limited: s.limits.is_some(),
+            total: s.total.is_some(),
+            once: s.start_sessions == StartSessions::Once,
+        };
+        Ledger {
+            rules: policy.sockets.iter().map(rules).collect(),
+            sessions: Sessions::default(),
+            principals: HashMap::new(),
+            users: HashMap::new(),
+            totals: policy.sockets.iter().map(|_| Meter::default()).collect(),
+            last: Now::default(),
+            nothing: Meters::default(),
+        }
+    }
+
+    /// The sessions.
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// A principal's windows.
+    pub fn meters(&self, who: Principal) -> &Meters {
+        let inherited = || self.users.get(&who.user()).map(|crowd| &crowd.inherited);
+        self.principals.get(&who).map(|known| &known.meters).or_else(inherited).unwrap_or(&self.nothing)
+    }
+
+    /// Sessions started by all principals of a uid on a socket.
+    pub fn starts_of(&self, user: User) -> &Meter {
+        self.users.get(&user).map_or(&self.nothing.starts, |crowd| &crowd.starts)
+    }
+
+    /// What a principal's first session allows it, if its socket holds it to that.
+    pub fn latch(&self, who: Principal) -> Option<&Latch> {
+        self.principals.get(&who)?.latch.as_ref()
+    }
+
+    /// A socket's windows.
+    pub fn total(&self, socket: u16) -> &Meter {
+        &self.totals[usize::from(socket)]
+    }
+
+    /// The clocks at the last row that had them.
+    pub fn last(&self) -> Now {
+        self.last
+    }
+
+    /// Notes the use of a session, which no row says.
+    pub fn touch(&mut self, hash: &TokenHash) {
+        self.sessions.touch(hash);
+    }
+
+    /// Lets a row happen, now or again. Rows that name what there is not change nothing.
+    pub fn apply(&mut self, row: &Row) {
+        match row {
+            // Names and boots are the reader's affair.
+            Row::Open(open) => self.last = open.now,
+            Row::Clock(now) => self.last = *now,
+            Row::Start(terms) => self.start(terms),
+            Row::Sign(slot) => self.sign(slot),
+            Row::Free(slot) => self.free(slot),
+            Row::End(hash) => drop(self.sessions.remove(hash)),
+            Row::Session(OfSession { terms, signs, meter }) => {
+                self.sessions.insert(terms.clone(), *signs, meter.clone());
+            }
+            Row::Principal(OfPrincipal { who, meters, latch }) => {
+                self.known(*who).meters = meters.clone();
+                if let Some(latch) = latch {
+                    self.latch_to(*who, latch.clone());
+                }
+            }
+            Row::User(OfUser { user, starts, inherited }) => {
+                let crowd = self.users.entry(*user).or_default();
+                (crowd.starts, crowd.inherited) = (starts.clone(), inherited.clone());
+            }
+            Row::Total(OfTotal { socket, meter }) => self.totals[usize::from(*socket)] = meter.clone(),
+        }
+    }
+
+    fn start(&mut self, terms: &Terms) {
+        let (who, at) = (terms.starter, terms.started);
+        self.last = at;
+        self.known(who).meters.starts.reserve(at.boot);
+        self.users.entry(who.user()).or_default().starts.reserve(at.boot);
+        // Narrowing is a use: by anybody but the starter, who may be handing it on, it binds as signing does.
+        if let Some(parent) = terms.parent.filter(|p| self.sessions.get(p).is_some_and(|s| s.terms.starter != who)) {
+            self.bind(&parent, who);
+        }
+        self.latch_to(who, Latch { account: terms.account, scope: terms.scope.clone(), ends: terms.ends });
+        self.sessions.insert(terms.clone(), 0, Meter::default());
+    }
+
+    /// Takes a slot in every window, and binds the session to its first signer.
+    fn sign(&mut self, slot: &Use) {
+        let Use { who, session, at } = *slot;
+        self.last = at;
+        let Rules { limited, total, .. } = self.rules[usize::from(who.socket)];
+        if let Some(hash) = session {
+            self.bind(&hash, who);
+            self.sessions.touch(&hash);
+            if let Some(session) = self.sessions.get_mut(&hash) {
+                session.sign_count += 1;
+                if limited {
+                    session.meter.reserve(at.boot);
+                }
+            }
+        }
+        if limited {
+            self.known(who).meters.signatures.reserve(at.boot);
+        }
+        if total {
+            self.totals[usize::from(who.socket)].reserve(at.boot);
+        }
+    }
+
+    /// Gives back what [`sign`](Ledger::sign) took.
+    fn free(&mut self, slot: &Use) {
+        let Use { who, session, at } = *slot;
+        if let Some(session) = session.and_then(|hash| self.sessions.get_mut(&hash)) {
+            session.sign_count = session.sign_count.saturating_sub(1);
+            session.meter.release(at.boot);
+        }
+        if let Some(known) = self.principals.get_mut(&who) {
+            known.meters.signatures.release(at.boot);
+        }
+        self.totals[usize::from(who.socket)].release(at.boot);
+    }
+
+    /// Makes `who` the owner of a session that has none, which counts as the start of one.
+    fn bind(&mut self, hash: &TokenHash, who: Principal) {
+        let Some(session) = self.sessions.get_mut(hash).filter(|s| s.terms.owner.is_none()) else { return };
+        session.terms.owner = Some(who);
+        let Terms { account, ref scope, ends, .. } = session.terms;
+        let latch = Latch { account, scope: scope.clone(), ends };
+        self.latch_to(who, latch);
+    }
+
+    /// Latches a principal, if its socket does and it is not.
+    fn latch_to(&mut self, who: Principal, latch: Latch) {
+        if !self.rules[usize::from(who.socket)].once {
+            return;
+        }
+        let known = self.known(who);
+        if known.latch.is_some() {
+            return;
+        }
+        known.latch = Some(latch);
+        let latched = &mut self.users.entry(who.user()).or_default().latched;
+        latched.push_back(who);
+        let oldest = if latched.len() > MOST_LATCHES { latched.pop_front() } else { None };
+        if let Some(oldest) = oldest.and_then(|who| self.principals.get_mut(&who)) {
+            oldest.latch = None;
+        }
+    }
+
+    fn known(&mut self, who: Principal) -> &mut Known {
+        let inherited = self.users.get(&who.user()).map(|crowd| &crowd.inherited);
+        self.principals
+            .entry(who)
+            .or_insert_with(|| Known { meters: inherited.cloned().unwrap_or_default(), latch: None })
+    }
+
+    /// Forgets what no longer counts.
+    pub fn sweep(&mut self, now: Now) {
+        self.sessions.sweep(now);
+        self.principals.retain(|_, known| !known.meters.is_empty(now.boot) || known.latch.is_some());
+        self.users.retain(|_, crowd| {
+            !(crowd.starts.is_empty(now.boot) && crowd.inherited.is_empty(now.boot) && crowd.latched.is_empty())
+        });
+    }
+
+    /// Another boot has begun, where it is `now`: all sessions end, and what has been used counts by the wall clock, as
+    /// having happened no later than now.
+    pub fn reboot(&mut self, now: Now) {
+        let (from, elapsed) = (self.last.boot, now.wall.saturating_sub(self.last.wall));
+        self.sessions = Sessions::default();
+        for crowd in self.users.values_mut() {
+            crowd.inherited.carry(from, elapsed, now.boot);
+            crowd.starts.carry(from, elapsed, now.boot);
+            crowd.latched.clear();
+        }
+        for (who, mut known) in std::mem::take(&mut self.principals) {
+            known.meters.carry(from, elapsed, now.boot);
+            self.users.entry(who.user()).or_default().inherited.raise(&known.meters);
+        }
+        for total in &mut self.totals {
+            total.carry(from, elapsed, now.boot);
+        }
+        self.last = now;
+    }
+
+    /// Ends all sessions, for a reason that the caller tells.
+    pub fn end_sessions(&mut self) -> usize {
+        let all = self.sessions.by_last_use();
+        self.sessions = Sessions::default();
+        all.len()
+    }
+
+    /// Holds what was read to a policy that may have become narrower since; returns how many sessions that ended.
+    pub fn conform(&mut self, policy: &Policy) -> usize {
+        self.sessions.relink();
+        let mut ended = HashSet::new();
+        for hash in self.sessions.by_last_use() {
+            let Some(session) = self.sessions.get_mut(&hash) else { continue };
+            let terms = &mut session.terms;
+            let socket = &policy.sockets[usize::from(terms.starter.socket)];
+            terms.scope.retain(|kind| socket.kinds.contains(*kind));
+            let longest = socket.max_ttl.saturating_mul(1000);
+            // The end on the monotonic clock files the session; the other one ends it as well.
+            terms.ends.wall = terms.ends.wall.min(terms.started.wall.saturating_add(longest));
+            let account = &policy.accounts[terms.account].name;
+            if terms.scope.is_empty() || !socket.accounts.contains(account) {
+                ended.extend(self.sessions.family(&hash));
+            }
+        }
+        ended.iter().filter(|hash| self.sessions.remove(hash)).count()
+    }
+
+    /// Everything that there is to write, the least recently used session first.
+    pub fn pieces(&self) -> Vec<Piece> {
+        let totals = (0..self.totals.len()).filter_map(|i| u16::try_from(i).ok()).map(Piece::Total);
+        let users = self.users.keys().map(|user| Piece::User(*user));
+        let principals = self.principals.keys().map(|who| Piece::Principal(*who));
+        let sessions = self.sessions.by_last_use().into_iter().map(Piece::Session);
+        totals.chain(users).chain(principals).chain(sessions).collect()
+    }
+
+    /// The row that sets a piece to what it is now; `None` if it is no more.
+    pub fn row(&self, piece: Piece) -> Option<Row> {
+        Some(match piece {
+            Piece::Total(socket) => Row::Total(OfTotal { socket, meter: self.total(socket).clone() }),
+            Piece::User(user) => {
+                let crowd = self.users.get(&user)?;
+                Row::User(OfUser { user, starts: crowd.starts.clone(), inherited: crowd.inherited.clone() })
+            }
+            Piece::Principal(who) => {
+                let known = self.principals.get(&who)?;
+                Row::Principal(OfPrincipal { who, meters: known.meters.clone(), latch: known.latch.clone() })
+            }
+            Piece::Session(hash) => {
+                let Session { terms, sign_count, meter, .. } = self.sessions.get(&hash)?;
+                Row::Session(OfSession { terms: terms.clone(), signs: *sign_count, meter: meter.clone() })
+            }
+        })
+    }
+}

@@ -1,0 +1,190 @@
+//! The journal's rows: what happens to the [`Ledger`](crate::ledger::Ledger), one line of text each.
+//!
+//! A line is the first eight hex digits of SHA-256 of its JSON, a space, the JSON, a newline. Only hashes of tokens are
+//! in it. Sockets and accounts are numbers of the [`Open`] row before.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::clock::Now;
+use crate::ledger::{Latch, Meters};
+use crate::limits::Meter;
+use crate::principal::{Principal, User};
+use crate::reply::hex;
+use crate::session::{Terms, TokenHash};
+
+/// Digits of the checksum.
+const SUM: usize = 8;
+
+/// One row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Row {
+    /// A broker begins to write.
+    Open(Open),
+    /// What the clocks say, where they have been set since the last row.
+    Clock(Now),
+    /// A session begins.
+    Start(Terms),
+    /// A slot is taken for a signature: before the gate is asked for it.
+    Sign(Use),
+    /// That slot is given back, since no signature came of it.
+    Free(Use),
+    /// A session has ended before its time.
+    End(TokenHash),
+    /// A snapshot's: a session as it is.
+    Session(OfSession),
+    /// A snapshot's: a principal as it is.
+    Principal(OfPrincipal),
+    /// A snapshot's: a uid on a socket.
+    User(OfUser),
+    /// A snapshot's: a socket's total.
+    Total(OfTotal),
+}
+
+/// Whose numbers the rows after it use, and in which boot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Open {
+    /// Version of the format: 1.
+    pub version: u32,
+    /// The boot's random id (proc_sys_kernel(5)).
+    pub boot: String,
+    /// The clocks.
+    pub now: Now,
+    /// Paths of the sockets, by number.
+    pub sockets: Vec<String>,
+    /// Names and public keys of the accounts, by number.
+    pub accounts: Vec<(String, String)>,
+}
+
+/// A slot in the windows of a principal, and of a session if one was used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Use {
+    /// Who signs.
+    pub who: Principal,
+    /// With which session.
+    pub session: Option<TokenHash>,
+    /// When.
+    pub at: Now,
+}
+
+/// A session, the signatures made with it, their times.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OfSession {
+    /// What it was granted.
+    pub terms: Terms,
+    /// Signatures made.
+    pub signs: u64,
+    /// Those of the last hour.
+    pub meter: Meter,
+}
+
+/// A principal's windows and latch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OfPrincipal {
+    /// Who.
+    pub who: Principal,
+    /// Its windows.
+    pub meters: Meters,
+    /// What its first session allows it.
+    pub latch: Option<Latch>,
+}
+
+/// What a uid's principals have in common.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OfUser {
+    /// Socket and uid.
+    pub user: User,
+    /// Sessions started.
+    pub starts: Meter,
+    /// What was used in earlier boots.
+    pub inherited: Meters,
+}
+
+/// A socket's windows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OfTotal {
+    /// Its number.
+    pub socket: u16,
+    /// Signatures of the last hour.
+    pub meter: Meter,
+}
+
+impl Row {
+    /// The line, newline included.
+    pub fn line(&self) -> String {
+        // Strings, numbers and lists of them: nothing that JSON could refuse.
+        let json = serde_json::to_string(self).unwrap_or_default();
+        format!("{} {json}\n", sum(json.as_bytes()))
+    }
+
+    /// The row of a line without its newline; `None` if it is not whole.
+    pub fn parse(line: &[u8]) -> Option<Row> {
+        let (digits, rest) = line.split_at_checked(SUM)?;
+        let json = rest.strip_prefix(b" ")?;
+        if digits != sum(json).as_bytes() {
+            return None;
+        }
+        serde_json::from_slice(json).ok()
+    }
+
+    /// The sockets and accounts that the row names, to be renumbered; `false` from either function: the row is about
+    /// what there is no more.
+    pub fn renumber(&mut self, socket: impl Fn(&mut u16) -> bool, account: impl Fn(&mut usize) -> bool) -> bool {
+        let terms = |terms: &mut Terms| {
+            socket(&mut terms.starter.socket)
+                && terms.owner.as_mut().is_none_or(|owner| socket(&mut owner.socket))
+                && account(&mut terms.account)
+        };
+        match self {
+            Row::Open(_) | Row::Clock(_) | Row::End(_) => true,
+            Row::Start(start) => terms(start),
+            Row::Session(session) => terms(&mut session.terms),
+            Row::Sign(slot) | Row::Free(slot) => socket(&mut slot.who.socket),
+            Row::Principal(of) => {
+                // A latch to an account that is gone allows nothing; it must not become none.
+                if let Some(latch) = &mut of.latch
+                    && !account(&mut latch.account)
+                {
+                    latch.scope.clear();
+                }
+                socket(&mut of.who.socket)
+            }
+            Row::User(of) => socket(&mut of.user.0),
+            Row::Total(of) => socket(&mut of.socket),
+        }
+    }
+}
+
+fn sum(json: &[u8]) -> String {
+    hex(&Sha256::digest(json)[..SUM / 2])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_readable_and_every_changed_byte_shows() {
+        let at = Now { boot: 5, wall: 9 };
+        let who = Principal { socket: 0, uid: 1000, cgroup: Some(77) };
+        let row = Row::Sign(Use { who, session: Some(TokenHash::of("abc")), at });
+        let line = row.line();
+        assert!(line.contains(r#" {"sign":{"who":[0,1000,77],"session":"ba7816bf"#), "{line}");
+        assert!(line.ends_with("\"at\":[5,9]}}\n"), "{line}");
+        let whole = line.trim_end().as_bytes();
+        assert_eq!(Row::parse(whole), Some(row));
+        for i in 0..whole.len() {
+            let mut altered = whole.to_vec();
+            altered[i] ^= 1;
+            assert_eq!(Row::parse(&altered), None, "byte {i}");
+            assert_eq!(Row::parse(&whole[..i]), None, "{i} bytes");
+        }
+    }
+}
