@@ -61,12 +61,30 @@ impl Drop for Cgroup {
     fn drop(&mut self) {
         // Refused by kernels before 5.14; then what runs in it must have ended by itself.
         let _ = fs::write(self.0.join("cgroup.kill"), "1");
-        let until = Instant::now() + Duration::from_secs(10);
-        // Busy until the last process is gone.
-        while fs::remove_dir(&self.0).is_err_and(|e| e.kind() != ErrorKind::NotFound) && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        remove(&self.0);
     }
+}
+
+/// Removes a cgroup and those below it.
+pub fn remove(cgroup: &Path) {
+    below(cgroup).iter().for_each(|child| remove(child));
+    let until = Instant::now() + Duration::from_secs(10);
+    // Busy until the last process is gone.
+    while fs::remove_dir(cgroup).is_err_and(|e| e.kind() != ErrorKind::NotFound) && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// The cgroups in this one.
+pub fn below(cgroup: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(cgroup).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect()
+}
+
+/// The roots of all hierarchies, those of version 1 included: runtimes make a container's cgroup in each.
+pub fn hierarchies() -> Vec<PathBuf> {
+    let below = fs::read_dir(MOUNTS[0]).into_iter().flatten().flatten().map(|entry| entry.path());
+    std::iter::once(MOUNTS[0].into()).chain(below).filter(|path| path.join("cgroup.procs").exists()).collect()
 }
 
 /// `true`, after saying so, if cgroups cannot be made here or this kernel does not tell a peer's.

@@ -5,6 +5,7 @@
 
 pub mod cgroup;
 pub mod client;
+pub mod container;
 pub mod daemon;
 pub mod dir;
 pub mod event;
@@ -14,6 +15,7 @@ pub mod sys;
 
 pub use cgroup::Cgroup;
 pub use client::Client;
+pub use container::Podman;
 pub use daemon::{Exit, Nsecd, Setup};
 pub use dir::Dir;
 
