@@ -70,7 +70,7 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Starts one for the recorded cases' key.
+    /// Starts one for the recorded cases' key, with `record` in this directory, and `record.1` if there is one.
     pub fn start(dir: &super::Dir, kinds: &str, created_at: &str, ceiling: &str) -> Gate {
         let (holder, holder_end) = pair(SockType::SeqPacket);
         let (broker, broker_end) = pair(SockType::Stream);
@@ -80,7 +80,8 @@ impl Gate {
         let arguments = [super::PUBLIC_KEY, kinds, created_at, ceiling, "1"];
         let command = command(env!("CARGO_BIN_EXE_nsecd-gate"), &arguments);
         let record_end = record.try_clone().unwrap().into();
-        let fds = vec![(holder_end, 3), (broker_end, 4), (supervisor_end, 5), (record_end, 6)];
+        let previous = File::open(dir.join("record.1")).or_else(|_| File::open("/dev/null")).unwrap().into();
+        let fds = vec![(holder_end, 3), (broker_end, 4), (supervisor_end, 5), (record_end, 6), (previous, 7)];
         let role = start(command, fds, &mut supervisor);
         Gate { role, broker, holder, record }
     }

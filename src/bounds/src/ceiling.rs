@@ -29,6 +29,11 @@ impl Ceiling {
         self.depth
     }
 
+    /// Uses that empty a full bucket: no more need be counted.
+    pub fn burst(&self) -> u64 {
+        self.depth / self.period
+    }
+
     /// Starts the bucket at `burst − uses`, the uses being those of the last [`memory`](Ceiling::memory): at or
     /// below the level it had, so that no restart refills it.
     pub fn start(&mut self, now: Nanos, uses: u64) {

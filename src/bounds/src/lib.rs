@@ -1,6 +1,6 @@
 //! How often a key may be used, and the record of each use: what the gate and the ECDH holder share.
 //!
-//! Part of the trusted base: no dependency, no parser, no agent's byte.
+//! Part of the trusted base: SHA-256 is its one dependency; no parser, no agent's byte.
 
 pub mod ceiling;
 pub mod record;

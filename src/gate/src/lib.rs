@@ -6,7 +6,7 @@
 
 mod prefix;
 
-use nsecd_bounds::{ceiling::Ceiling, record::Record, record::Use};
+use nsecd_bounds::{ceiling::Ceiling, record::Now, record::Record, record::Rows, record::Use};
 use nsecd_sandbox::{args, args::fail, filter, hello::Hello, lock, lock::Plan, sys};
 use prefix::{Fields, Prefix};
 use sha2::{Digest, Sha256};
@@ -16,6 +16,8 @@ const HOLDER: i32 = 3;
 const BROKER: i32 = 4;
 const SUPERVISOR: i32 = 5;
 const RECORD: i32 = 6;
+/// The file before the record, for reading, or /dev/null; closed before the lock.
+const PREVIOUS: i32 = 7;
 /// Largest event in bytes.
 const MAX_EVENT: usize = 512 * 1024;
 /// The most that one read takes, as the filter has it.
@@ -48,7 +50,7 @@ struct Gate {
 pub fn main() -> ! {
     let common = args::common(ROLE);
     let plan = Plan {
-        max_fd: 6,
+        max_fd: 7,
         keep_stderr: false,
         supervisor: common.supervisor,
         ids: common.ids,
@@ -60,8 +62,9 @@ pub fn main() -> ! {
     let missing = lock::begin(&plan).unwrap_or_else(|e| fail(ROLE, args::NOT_LOCKED, e));
     let (public_key, mut gate, record) = configure(&common.rest).unwrap_or_else(|e| fail(ROLE, args::USAGE, e));
     if record {
-        gate.open_record().unwrap_or_else(|e| fail(ROLE, args::BAD_RECORD, e));
+        gate.open_record().unwrap_or_else(|e| fail(ROLE, args::BAD_RECORD, format!("record: {e}")));
     }
+    sys::close(PREVIOUS);
     let missing = lock::lock(&plan, missing).unwrap_or_else(|e| fail(ROLE, args::NOT_LOCKED, e));
     let hello = Hello { role: b'G', missing, public_key: [0; 32] };
     if sys::write(SUPERVISOR, &hello.encode()).is_err() {
@@ -80,10 +83,11 @@ pub fn main() -> ! {
 impl Gate {
     /// Continues the record, and starts the ceiling at what it leaves: no restart refills it.
     fn open_record(&mut self) -> Result<(), String> {
-        let record = Record::open(RECORD, boot_id()?)?;
+        let previous = Rows::previous(PREVIOUS)?;
+        let record = Record::open(RECORD, previous.as_ref(), boot_id()?)?;
         if let Some(ceiling) = &mut self.ceiling {
-            let since = sys::clock(libc::CLOCK_REALTIME).saturating_sub(ceiling.memory()) / 1_000_000;
-            ceiling.start(sys::clock(libc::CLOCK_BOOTTIME), record.count_since(since, u32::MAX.into()));
+            let now = Now { wall: sys::clock(libc::CLOCK_REALTIME), boot: sys::clock(libc::CLOCK_BOOTTIME) };
+            ceiling.start(now.boot, record.recent(previous.as_ref(), now, ceiling.memory(), ceiling.burst()));
         }
         self.record = Some(record);
         Ok(())
@@ -114,7 +118,8 @@ impl Gate {
         if self.ceiling.as_mut().is_some_and(|ceiling| !ceiling.take(now)) {
             return Status::OverCeiling;
         }
-        let row = Use { unix_ms, created_at: event.created_at.into(), kind: event.kind.into(), id };
+        let boot_s = (now / 1_000_000_000) as u32;
+        let row = Use { unix_ms, boot_s, created_at: event.created_at.into(), kind: event.kind.into(), id };
         if self.record.as_mut().is_some_and(|record| !record.append(&row)) {
             return Status::NotRecorded;
         }

@@ -170,7 +170,8 @@ fn gate(setup: &Setup, index: usize, broker: &OwnedFd, channel: &OwnedFd) -> Res
     let account = &setup.config.accounts[index];
     let holder = &setup.holders[index];
     let mut fds = setup.standard.triple();
-    fds.extend([holder.channel.as_fd(), broker.as_fd(), channel.as_fd(), setup.records[index].as_fd()]);
+    let record = setup.records[index].as_fd();
+    fds.extend([holder.channel.as_fd(), broker.as_fd(), channel.as_fd(), record, setup.standard.null.as_fd()]);
     Child::start(Start {
         name: format!("the gate of account {}", account.name),
         program: "nsecd-gate",
