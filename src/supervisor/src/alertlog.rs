@@ -3,18 +3,18 @@
 //! Must never follow or replace what an agent may have put beside a log (threat B26), nor let a broker that asks
 //! too often burn through its own history.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::fcntl::{OFlag, renameat};
+use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, fchmod};
-use nix::unistd::{Gid, UnlinkatFlags, fchown, unlinkat};
+use nix::unistd::{Gid, fchown};
 
 use crate::fault::{Fault, OrFault};
+use crate::rotation;
 use crate::securefs::{Dir, Want, nobody_else, split};
 
 /// A log is not rotated again sooner than this.
@@ -64,30 +64,7 @@ impl AlertLog {
         self.rotated = Some(now);
         let (path, name) = split(&self.path)?;
         let dir = Dir::open(path)?;
-        let numbered = |n: u32| {
-            let mut numbered = name.to_owned();
-            if n > 0 {
-                numbered.push(format!(".{n}"));
-            }
-            numbered
-        };
-        let names: Vec<OsString> = (0..=keep).map(numbered).collect();
-        // All are looked at before any is moved.
-        for name in &names {
-            dir.existing(name, &want())?;
-        }
-        for pair in names.windows(2).rev() {
-            match renameat(&dir, pair[0].as_os_str(), &dir, pair[1].as_os_str()) {
-                Ok(()) | Err(Errno::ENOENT) => {}
-                Err(e) => return Err(e).or_fault(|| format!("rotating {}", self.path.display())),
-            }
-        }
-        if keep == 0 {
-            match unlinkat(&dir, name, UnlinkatFlags::NoRemoveDir) {
-                Ok(()) | Err(Errno::ENOENT) => {}
-                Err(e) => return Err(e).or_fault(|| format!("removing {}", self.path.display())),
-            }
-        }
+        rotation::rotate(&dir, name, keep, &want())?;
         self.file = open(&dir, name, self.readers)?;
         Ok(())
     }
