@@ -5,6 +5,8 @@ mod support;
 
 #[path = "lifecycle/keys.rs"]
 mod keys;
+#[path = "lifecycle/records.rs"]
+mod records;
 #[path = "lifecycle/replacement.rs"]
 mod replacement;
 #[path = "lifecycle/startup.rs"]

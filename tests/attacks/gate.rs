@@ -154,6 +154,50 @@ fn time_and_rate_are_held_against_the_broker_too() {
     assert_eq!(refused(&mut again, &event(now(), "1")), 1);
 }
 
+/// Overwrites four or eight bytes of every row of a record that a gate has left.
+fn alter_rows(gate: &Gate, at: u64, bytes: &[u8]) {
+    let rows = gate.record.metadata().unwrap().len() / 64;
+    (1..rows).for_each(|row| gate.record.write_all_at(bytes, 64 * row + at).unwrap());
+}
+
+#[test]
+fn a_wall_clock_set_forward_refills_nothing_within_a_boot() {
+    let dir = Dir::new(None);
+    let start = || Gate::start(&dir, "1", "any", "3,1,100000");
+    let mut gate = start();
+    (0..3).for_each(|_| forwarded(&mut gate, &event(now(), "1")));
+    // Rows that the wall clock takes for years old, as after a step: only CLOCK_BOOTTIME knows better.
+    alter_rows(&gate, 8, &1_500_000_000_000u64.to_be_bytes());
+    drop(gate);
+    let mut gate = start();
+    assert_eq!(refused(&mut gate, &event(now(), "1")), 1);
+    // Control, and the limit of the promise: in another boot it is the wall clock that counts.
+    alter_rows(&gate, 28, &u32::MAX.to_be_bytes());
+    drop(gate);
+    forwarded(&mut start(), &event(now(), "1"));
+}
+
+#[test]
+fn a_new_record_continues_the_file_before_it_and_refills_nothing() {
+    let dir = Dir::new(None);
+    let start = || Gate::start(&dir, "1", "any", "3,1,100000");
+    let mut gate = start();
+    (0..2).for_each(|_| forwarded(&mut gate, &event(now(), "1")));
+    drop(gate);
+    std::fs::rename(dir.join("record"), dir.join("record.1")).unwrap();
+    let mut gate = start();
+    forwarded(&mut gate, &event(now(), "1"));
+    assert_eq!(refused(&mut gate, &event(now(), "1")), 1);
+    let mut new = [0; 128];
+    gate.record.read_exact_at(&mut new, 0).unwrap();
+    let hash = Sha256::digest(std::fs::read(dir.join("record.1")).unwrap());
+    assert_eq!((&new[24..32], &new[32..64], &new[64..72]), (&[0, 0, 0, 0, 0, 0, 0, 3][..], &hash[..], &new[24..32]));
+    // B23: with neither file before it, nobody knows what else was used.
+    drop(gate);
+    std::fs::remove_file(dir.join("record.1")).unwrap();
+    assert_eq!(refused(&mut start(), &event(now(), "1")), 1);
+}
+
 #[test]
 fn each_forwarded_id_stands_in_the_record_before_it_reaches_the_key_holder() {
     let dir = Dir::new(None);
@@ -168,6 +212,8 @@ fn each_forwarded_id_stands_in_the_record_before_it_reaches_the_key_holder() {
         assert_eq!(row[..8], (n + 1).to_be_bytes());
         assert_eq!(row[16..24], (1_700_000_000 + n).to_be_bytes());
         assert_eq!((&row[24..28], &row[32..]), (&1u32.to_be_bytes()[..], &id[..]));
+        let boot = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).unwrap().tv_sec() as u32;
+        assert!((1..=boot).contains(&u32::from_be_bytes(row[28..32].try_into().unwrap())));
         let mut reply = [0; 97];
         reply[..32].copy_from_slice(&id);
         gate.holder.write_all(&reply).unwrap();

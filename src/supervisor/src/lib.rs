@@ -29,6 +29,7 @@ mod logging;
 mod notify;
 mod output;
 mod ready;
+mod record;
 mod rotation;
 mod securefs;
 mod service;

@@ -41,6 +41,7 @@ pub fn run(setup: &mut Setup, service: Service, notify: &mut Notify) -> Result<(
             State::Up(service) => life.up(service, stop),
             State::Down(until) => life.down(until, stop),
             State::Draining(service, until) => life.drain(service, until, stop),
+            State::Replacing(service, until) => life.replace(service, until, stop),
             State::Over => return Ok(()),
         };
     }
@@ -53,6 +54,8 @@ enum State {
     Down(Instant),
     /// The broker finishes what is in flight, at most until then.
     Draining(Service, Instant),
+    /// The same, and then both are started again: a record is full.
+    Replacing(Service, Instant),
     /// Nothing is left to do.
     Over,
 }
@@ -80,7 +83,7 @@ impl Life<'_> {
             prompt = service.is_prompt();
         }
         match &self.state {
-            State::Up(service) | State::Draining(service, _) => {
+            State::Up(service) | State::Draining(service, _) | State::Replacing(service, _) => {
                 let children = [&service.broker].into_iter().chain(&service.gates);
                 fds.extend(children.map(|c| PollFd::new(c.as_fd(), PollFlags::POLLIN)));
                 fds.push(PollFd::new(service.control.as_fd(), PollFlags::POLLIN));
@@ -88,7 +91,7 @@ impl Life<'_> {
             State::Down(until) => due = Some(*until),
             State::Over => due = Some(Instant::now()),
         }
-        if let State::Draining(_, until) = &self.state {
+        if let State::Draining(_, until) | State::Replacing(_, until) = &self.state {
             due = Some(*until);
         }
         // The watchdog means that requests are served: it is fed only then.
@@ -141,6 +144,11 @@ impl Life<'_> {
         let why = match died {
             Some(why) => why,
             None if trusted && service.is_hung() => "the broker does not answer".into(),
+            // Looked at with each pulse, and whatever else happens.
+            None if trusted && self.setup.has_full_record() => {
+                service.send(Control::Drain, None);
+                return State::Replacing(service, Instant::now() + DRAIN);
+            }
             None if trusted => return State::Up(service),
             None => "the broker sent what no broker of ours sends".into(),
         };
@@ -196,6 +204,23 @@ impl Life<'_> {
         }
         service.stop();
         State::Over
+    }
+
+    /// A crash it is not, so there is no pause: new clients wait in the backlog of the listening sockets.
+    fn replace(&mut self, mut service: Service, until: Instant, stop: bool) -> State {
+        if stop {
+            self.notify.tell("STOPPING=1\nSTATUS=finishing requests in flight");
+            return State::Draining(service, until);
+        }
+        let trusted = self.serve_frames(&mut service);
+        if trusted && service.broker.ended().is_none() && Instant::now() < until {
+            return State::Replacing(service, until);
+        }
+        if service.served {
+            self.crashes = 0;
+        }
+        service.stop();
+        State::Down(Instant::now())
     }
 
     /// Answers the broker's frames; false if it sent what it must not send.

@@ -59,11 +59,13 @@ pub enum Frame {
 }
 
 impl Service {
-    /// Starts all gates and the broker, and waits until each is locked.
+    /// Puts full records aside, starts all gates and the broker, and waits until each is locked.
     ///
     /// # Errors
     /// One could not start; all that had been started are gone again.
-    pub fn start(setup: &Setup) -> Result<Service, NotReady> {
+    pub fn start(setup: &mut Setup) -> Result<Service, NotReady> {
+        setup.rotate_records();
+        let setup = &*setup;
         let mut gates = Vec::new();
         let mut gate_ends = Vec::new();
         for index in 0..setup.config.accounts.len() {
@@ -169,9 +171,11 @@ impl Service {
 fn gate(setup: &Setup, index: usize, broker: &OwnedFd, channel: &OwnedFd) -> Result<Child, Fault> {
     let account = &setup.config.accounts[index];
     let holder = &setup.holders[index];
+    let record = &setup.records[index];
+    let previous = record.previous(&setup.state)?;
+    let previous = previous.as_ref().map_or(setup.standard.null.as_fd(), AsFd::as_fd);
     let mut fds = setup.standard.triple();
-    let record = setup.records[index].as_fd();
-    fds.extend([holder.channel.as_fd(), broker.as_fd(), channel.as_fd(), record, setup.standard.null.as_fd()]);
+    fds.extend([holder.channel.as_fd(), broker.as_fd(), channel.as_fd(), record.file().as_fd(), previous]);
     Child::start(Start {
         name: format!("the gate of account {}", account.name),
         program: "nsecd-gate",

@@ -18,6 +18,7 @@ use crate::images::Images;
 use crate::journal::{self, Journal};
 use crate::listeners::{Access, Listener};
 use crate::lockfile::Lock;
+use crate::record::{self, Record};
 use crate::securefs::{Dir, Want};
 use crate::signals::Signals;
 use crate::sys::Inherited;
@@ -33,7 +34,7 @@ pub struct Setup {
     /// One for each configured socket.
     pub alert_logs: Vec<AlertLog>,
     /// One for each account, written by its gate.
-    pub records: Vec<File>,
+    pub records: Vec<Record>,
     /// Written by the broker.
     pub journal: Journal,
     /// This boot's random id (proc_sys_kernel(5)).
@@ -49,7 +50,7 @@ pub struct Setup {
     /// What the operator configured.
     pub config: Box<Config>,
     /// The state directory, ours alone.
-    pub _state: State,
+    pub state: State,
 }
 
 /// The state directory and its lock. Dropped, an ephemeral one is removed.
@@ -81,22 +82,30 @@ impl State {
         }
     }
 
+    /// The directory itself.
+    pub fn dir(&self) -> &Dir {
+        &self.dir
+    }
+
     /// Opens or makes an account's record, and gives it to its gate's uid.
     ///
     /// # Errors
     /// As [`Dir::file`].
     pub fn record(&self, account: &str, gate: Option<Ids>) -> Result<File, Fault> {
         let name = format!("{account}.record");
-        // Where only root can make files, an owner of the dynamic range is an earlier run's gate.
-        let owner: fn(u32) -> bool = if gate.is_some() { role_uid } else { |_| false };
-        let want = Want { flags: OFlag::O_RDWR, mode: 0o600, owner };
-        let file = self.dir.file(OsStr::new(&name), &want)?;
+        let file = self.dir.file(OsStr::new(&name), &record_file(OFlag::O_RDWR, gate))?;
         if let Some(ids) = gate {
             let (uid, gid) = (Some(Uid::from_raw(ids.uid)), Some(Gid::from_raw(ids.gid)));
             fchown(&file, uid, gid).or_fault(|| format!("giving {name} to uid {}, its gate's", ids.uid))?;
         }
         Ok(file)
     }
+}
+
+/// How a record is opened.
+pub fn record_file(flags: OFlag, gate: Option<Ids>) -> Want {
+    // Where only root can make files, an owner of the dynamic range is an earlier run's gate.
+    Want { flags, mode: 0o600, owner: if gate.is_some() { role_uid } else { |_| false } }
 }
 
 /// Whether a gate may have had that uid.
@@ -144,8 +153,9 @@ pub fn alert_logs(config: &Config) -> Result<Vec<AlertLog>, Fault> {
 }
 
 /// Opens every account's record.
-pub fn records(config: &Config, state: &State, ids: &Roles) -> Result<Vec<File>, Fault> {
-    config.accounts.iter().zip(&ids.gates).map(|(account, gate)| state.record(&account.name, *gate)).collect()
+pub fn records(config: &Config, state: &State, ids: &Roles) -> Result<Vec<Record>, Fault> {
+    let accounts = config.accounts.iter().zip(&ids.gates);
+    accounts.map(|(a, gate)| Record::open(state, &a.name, *gate, record::full(config, a))).collect()
 }
 
 /// Opens the journal: what SIGNER_SESSION_FILE names, unless that is another program's file, or nobody should write there.
@@ -170,9 +180,9 @@ pub fn boot_id() -> Result<String, Fault> {
 }
 
 /// Refuses one file in two roles, e.g. an alert log of two sockets, which would rotate it under each other.
-pub fn distinct(config: &Config, alert_logs: &[AlertLog], records: &[File], journal: &Journal) -> Result<(), Fault> {
+pub fn distinct(config: &Config, alert_logs: &[AlertLog], records: &[Record], journal: &Journal) -> Result<(), Fault> {
     let logs = config.sockets.iter().zip(alert_logs).map(|(s, l)| (l.file(), s.alert_log.display().to_string()));
-    let records = config.accounts.iter().zip(records).map(|(a, r)| (r, format!("{}.record", a.name)));
+    let records = config.accounts.iter().zip(records).map(|(a, r)| (r.file(), format!("{}.record", a.name)));
     let mut seen = HashSet::new();
     for (file, name) in logs.chain(records).chain([(journal.file(), "the journal".to_owned())]) {
         let meta = file.metadata().or_fault(|| format!("looking at {name}"))?;

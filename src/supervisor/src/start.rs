@@ -86,9 +86,9 @@ fn run(config: Box<Config>, environment: &Environment) -> Result<(), NotReady> {
         standard,
         signals,
         config,
-        _state: state,
+        state,
     };
-    let service = Service::start(&setup)?;
+    let service = Service::start(&mut setup)?;
 
     // Every role is locked: ready.
     announce(&setup, &service, &notify);

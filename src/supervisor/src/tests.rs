@@ -3,6 +3,7 @@
 mod alertlog;
 mod listeners;
 mod lockfile;
+mod record;
 mod securefs;
 mod state;
 

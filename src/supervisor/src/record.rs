@@ -1,0 +1,150 @@
+//! The gates' records: kept open, and put aside when they are full, between one gate and the next.
+//!
+//! Must never start a new file while the one before it is out of the next gate's sight: its uses would be forgiven.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant};
+
+use nix::fcntl::OFlag;
+
+use crate::config::{Account, Config};
+use crate::fault::{Fault, OrFault};
+use crate::rotation;
+use crate::securefs::Dir;
+use crate::setup::{Setup, State, record_file};
+use crate::uids::Ids;
+
+/// Bytes of a row, and of the header (`nsecd_bounds::record`).
+const ROW: u64 = 64;
+/// The largest record in bytes: a gate hashes it within the time that it has to start.
+const LARGEST: u64 = 1 << 30;
+/// How long a record that could not be put aside is left alone.
+const RETRY: Duration = Duration::from_secs(600);
+
+/// The record of one account.
+pub struct Record {
+    account: String,
+    gate: Option<Ids>,
+    /// Bytes from which it is put aside.
+    full: u64,
+    file: File,
+    /// When it last could not be.
+    failed: Option<Instant>,
+}
+
+impl Record {
+    /// Opens or makes an account's record for its gate; with `full` bytes or more it is put aside.
+    ///
+    /// # Errors
+    /// As [`State::record`].
+    pub fn open(state: &State, account: &str, gate: Option<Ids>, full: u64) -> Result<Record, Fault> {
+        let file = state.record(account, gate)?;
+        Ok(Record { account: account.to_owned(), gate, full, file, failed: None })
+    }
+
+    /// The open record.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The file before it, for reading, if there is one.
+    ///
+    /// # Errors
+    /// What lies at its name is not of ours, and the record is empty, so that the next one cannot do without it.
+    pub fn previous(&self, state: &State) -> Result<Option<File>, Fault> {
+        let existing = state.dir().existing(&self.name(".1"), &record_file(OFlag::O_RDONLY, self.gate));
+        match existing {
+            // A gate that misses rows takes its bucket for empty.
+            Err(why) if self.size() >= ROW => {
+                log::warn!("the record before {} is not read: {why}", self.name("").display());
+                Ok(None)
+            }
+            other => other,
+        }
+    }
+
+    /// Whether it is full and can be put aside. If it cannot, the operator is told, and it is left alone for a while.
+    pub fn is_due(&mut self, state: &State, keep: u32) -> bool {
+        let lately = self.failed.is_some_and(|then| then.elapsed() < RETRY);
+        !lately && self.size() >= self.full && self.noted(|record| record.look(state, keep).map(drop))
+    }
+
+    /// Puts it aside and starts a new one, if it is due.
+    pub fn rotate(&mut self, state: &State, keep: u32) {
+        if self.is_due(state, keep) {
+            self.noted(|record| record.put_aside(state, keep));
+        }
+    }
+
+    fn put_aside(&mut self, state: &State, keep: u32) -> Result<(), Fault> {
+        let dir = self.look(state, keep)?;
+        rotation::rotate(&dir, &self.name(""), keep, &record_file(OFlag::O_RDWR, self.gate))?;
+        self.file = state.record(&self.account, self.gate)?;
+        log::info!("{} was full: it is {} now", self.name("").display(), self.name(".1").display());
+        Ok(())
+    }
+
+    fn look(&self, state: &State, keep: u32) -> Result<Dir, Fault> {
+        // From the root again: others may have got access to it meanwhile.
+        let dir = Dir::open(state.dir().path())?;
+        let name = self.name("");
+        let ours = self.file.metadata().or_fault(|| format!("looking at {}", name.display()))?;
+        let seen = dir.stat(&name)?.map(|s| (s.st_dev, s.st_ino));
+        if seen != Some((ours.dev(), ours.ino())) {
+            return Err(Fault::new(format!("{} is not the file in use any more: move that back", name.display())));
+        }
+        rotation::look(&dir, &name, keep, &record_file(OFlag::O_RDWR, self.gate))?;
+        Ok(dir)
+    }
+
+    /// Whether `step` went well; the operator is told if not.
+    fn noted(&mut self, step: impl FnOnce(&mut Record) -> Result<(), Fault>) -> bool {
+        let result = step(self);
+        if let Err(why) = &result {
+            self.failed = Some(Instant::now());
+            log::warn!("the record of account {} is full, but goes on in the same file: {why}", self.account);
+        }
+        result.is_ok()
+    }
+
+    fn size(&self) -> u64 {
+        self.file.metadata().map_or(0, |m| m.size())
+    }
+
+    fn name(&self, end: &str) -> OsString {
+        OsStr::new(&format!("{}.record{end}", self.account)).to_owned()
+    }
+}
+
+/// Bytes with which the record of `account` is put aside.
+pub fn full(config: &Config, account: &Account) -> u64 {
+    // As many rows as empty the bucket: a gate reads no further back than the previous file.
+    let burst = account.ceiling.as_ref().map_or(0, |c| u64::from(c.burst));
+    match config.holder.record {
+        true => config.state.log_size.max(LARGEST.min(ROW * (burst + 1))),
+        false => u64::MAX,
+    }
+}
+
+impl Setup {
+    /// Whether a record is full and can be put aside.
+    pub fn has_full_record(&mut self) -> bool {
+        let keep = self.keep();
+        self.records.iter_mut().any(|record| record.is_due(&self.state, keep))
+    }
+
+    /// Puts every full record aside. Only while no gate writes: the next one reads what it continues.
+    pub fn rotate_records(&mut self) {
+        let keep = self.keep();
+        for record in &mut self.records {
+            record.rotate(&self.state, keep);
+        }
+    }
+
+    /// Old records that are kept: at least the one that the gate reads.
+    fn keep(&self) -> u32 {
+        self.config.state.log_keep.max(1)
+    }
+}
