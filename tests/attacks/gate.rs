@@ -3,7 +3,8 @@
 //! The tests hold the broker's and the key-holder's ends of a real gate under its real sandbox. Only what
 //! reaches the key-holder's end could be signed.
 //! Checked: with the kind test of `admit` removed, with any byte accepted in the key's place, or with leading zeros
-//! accepted, tests of this file fail.
+//! accepted, tests of this file fail; so they do with a row's boot seconds left out or not asked, with a header that does not
+//! continue the file before it, and with rows that are missing taken for none.
 
 use crate::support::role::Gate;
 use crate::support::{Dir, PUBLIC_KEY, not_root, process};

@@ -1,6 +1,8 @@
 //! A full record is put aside between two gates: nothing is lost, forgiven or followed.
 //!
-//! Checked, each test red with its defence taken out: TODO
+//! Checked: the first test is red with the broker killed instead of drained, with the old file not handed to the gate, and (by
+//! waiting in vain) with no look at the sizes at run time; the second with no rotation at the start or the old file not handed over;
+//! the third with an old name that is not looked at before anything moves; the fourth with the old file not handed over.
 
 use crate::support::daemon::OPEN;
 use crate::support::{Client, Exit, Nsecd, PUBLIC_KEY, Setup, client, event, root, sys};
@@ -94,6 +96,15 @@ fn ids_on_record(state: &Path) -> Vec<String> {
     ids
 }
 
+/// Ends the clients when it goes, also where the test fails.
+struct Load<'a>(&'a AtomicBool);
+
+impl Drop for Load<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn records_are_rotated_under_load_and_every_request_gets_its_one_answer() {
     let nsecd = Nsecd::start(&small(OPEN));
@@ -104,6 +115,7 @@ fn records_are_rotated_under_load_and_every_request_gets_its_one_answer() {
             let more = (0..).take_while(move |_| !enough.load(Ordering::Relaxed));
             move || more.map(|n: u32| ask_once(socket, &format!("{name}-{n}"))).collect::<Vec<_>>()
         };
+        let load = Load(&enough);
         let clients: Vec<_> = (0..4).map(|name| scope.spawn(client(name))).collect();
         for _ in 0..3 {
             // Served again, so there is one gate.
@@ -111,7 +123,7 @@ fn records_are_rotated_under_load_and_every_request_gets_its_one_answer() {
             let gate = sys::pidfd(nsecd.role("nsecd-gate")).unwrap();
             assert!(!sys::wait_any(&[gate.as_fd()]).is_empty(), "a full record is not put aside");
         }
-        enough.store(true, Ordering::Relaxed);
+        drop(load);
         clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
     });
     nsecd.serves();

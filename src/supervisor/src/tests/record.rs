@@ -1,3 +1,6 @@
+//! Checked, tests turn red: names not looked at before they are moved, no comparison with the file in use, an empty chain begun
+//! beside a previous file that cannot be read.
+
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, symlink};
