@@ -19,6 +19,9 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 /// Longest time that a key-holder may take: whoever writes its key may have to ask somebody for a passphrase.
 pub const KEY_PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long a role that has closed its sockets may take to be seen dead.
+const LAST_WORDS: Duration = Duration::from_millis(20);
+
 /// Why there is no service.
 pub enum NotReady {
     /// The operator asked nsecd to stop meanwhile.
@@ -88,9 +91,9 @@ pub fn hellos(
             if hello.is_none() {
                 *hello = receive(role)?;
             }
-            if let Some(end) = role.child.ended() {
-                return Err(died(role.child, end).into());
-            }
+        }
+        if let Some(why) = death(roles) {
+            return Err(why.into());
         }
     }
     Ok(hellos.into_iter().flatten().collect())
@@ -127,6 +130,13 @@ fn receive(role: &Expected) -> Result<Option<Hello>, Fault> {
             ))),
         },
     }
+}
+
+/// Why a role has ended, if one has. A broker ends when its gate does, and may be seen first: gates, which come after it,
+/// are asked before it.
+fn death(roles: &mut [Expected]) -> Option<Fault> {
+    roles.iter_mut().find_map(|role| role.child.ended())?;
+    roles.iter_mut().rev().find_map(|role| role.child.wait(LAST_WORDS).map(|end| died(role.child, end)))
 }
 
 /// What the operator should look at, by the exit codes that the roles document.
