@@ -294,13 +294,7 @@ impl Engine {
         if draft.pubkey.as_ref().is_some_and(|named| !named.eq_ignore_ascii_case(own)) {
             return refuse(Code::BadRequest, "Invalid pubkey: not the account's key");
         }
-        let texts = draft.settle(own, u32::try_from(created_at).unwrap_or(u32::MAX));
-        if texts.canonical.len() > MAX_EVENT {
-            let text =
-                format!("Event too large: {} bytes in canonical form, at most {MAX_EVENT}", texts.canonical.len());
-            return refuse(Code::TooLarge, text);
-        }
-        let socket = self.socket(who);
+        // The windows before the event's text: a try that comes to nothing must cost little, however large the event.
         let wait = if session.is_some() { socket.on_limit_wait } else { socket.tokenless_on_limit_wait };
         if let Some(exceeded) = self.exceeded(session.as_ref(), who, now.boot) {
             return Ok(Verdict::Limited(rate_error(exceeded), wait));
@@ -308,6 +302,12 @@ impl Engine {
         if behind && wait > 0 {
             let text = "Rate limit: earlier requests are still waiting".to_owned();
             return Ok(Verdict::Limited(rate_error(Exceeded { text, retry_after_ms: 1000 }), wait));
+        }
+        let texts = draft.settle(own, u32::try_from(created_at).unwrap_or(u32::MAX));
+        if texts.canonical.len() > MAX_EVENT {
+            let text =
+                format!("Event too large: {} bytes in canonical form, at most {MAX_EVENT}", texts.canonical.len());
+            return refuse(Code::TooLarge, text);
         }
         let slot = Use { who, session, at: now };
         self.happen(Row::Sign(slot));

@@ -1,4 +1,4 @@
-use nsecd_policy::{Bind, Kinds, Method as Offer, StartSessions};
+use nsecd_policy::{Bind, Kinds, Limits, Method as Offer, StartSessions};
 
 use super::*;
 use crate::fixture::{A, B, KEY, START, ask, at, engine_with, sign, token};
@@ -377,4 +377,19 @@ fn new_cgroups_of_one_uid_start_sessions_no_faster_than_its_share() {
         (0..1000).filter(|cgroup| start(&mut engine, Principal { cgroup: Some(*cgroup), ..A }, START, "{}").is_ok());
     assert_eq!(started.count(), 6 * 128);
     start(&mut engine, Principal { cgroup: Some(7), ..B }, START, "{}").expect("another uid");
+}
+
+/// Checked: with the event's text made before the windows are looked at, this fails.
+#[test]
+fn full_windows_speak_before_the_event_is_made_and_one_too_large_uses_no_slot() {
+    let mut engine =
+        engine_with(|s| s.limits = Some(Limits { burst: 1, burst_window: 10, per_minute: 9, per_hour: 9 }));
+    // Twice as long once it is escaped.
+    let content = "\\n".repeat(MAX_EVENT / 2);
+    let large = format!(r#"{{"method":"sign_event","params":{{"kind":1,"content":"{content}"}}}}"#);
+    for _ in 0..3 {
+        assert_eq!(refused(ask(&mut engine, A, START, &large)).0, Code::TooLarge);
+    }
+    granted(sign(&mut engine, A, START, 1, None));
+    assert!(matches!(ask(&mut engine, A, START, &large), Verdict::Limited(..)));
 }
