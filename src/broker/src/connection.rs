@@ -19,8 +19,6 @@ pub enum State {
     Waiting {
         /// The request.
         call: Box<Call>,
-        /// When its patience ends (CLOCK_BOOTTIME, ms).
-        until: u64,
     },
     /// Its event is with the gate.
     Signing {
@@ -99,7 +97,7 @@ impl Connection {
     pub fn weight(&self) -> usize {
         let event = match &self.state {
             State::Signing { weight } => *weight,
-            State::Waiting { call, .. } => call.weight(),
+            State::Waiting { call } => call.weight(),
             _ => 0,
         };
         self.framer.weight() + self.out.capacity() + event

@@ -365,6 +365,12 @@ impl Engine {
             .flatten()
             .reduce(|first, other| Exceeded { retry_after_ms: first.retry_after_ms.max(other.retry_after_ms), ..first })
     }
+
+    /// How long a socket's total refuses every signature, if it does.
+    pub fn total_wait(&self, socket: u16, now: u64) -> Option<u64> {
+        let total = self.policy.sockets[usize::from(socket)].total.as_ref()?;
+        self.ledger.total(socket).check(total, now).map(|exceeded| exceeded.retry_after_ms)
+    }
 }
 
 /// The method of the configuration that a call belongs to.

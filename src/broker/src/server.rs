@@ -1,7 +1,7 @@
 //! The event loop: one thread, one epoll, everything bounded.
 //!
 //! A request moves forward only: bytes, frame, call, decision, gate, reply. Must never wait for a client, a log or a
-//! gate; every wait is an entry in epoll or in the table of due times.
+//! gate; every wait is an entry in epoll, in the queues or in the table of due times.
 
 mod accept;
 mod outside;
@@ -98,7 +98,7 @@ pub struct Server<C: Clock> {
     clients: HashMap<u64, Client>,
     next_client: u64,
     crowd: Crowd,
-    queues: Queues<Principal, u64>,
+    queues: Queues,
     /// (CLOCK_BOOTTIME ms, connection)
     due: BTreeSet<(u64, u64)>,
     next_sweep: u64,
@@ -218,7 +218,8 @@ impl<C: Clock> Server<C> {
         }
         let now = self.clock.now().boot;
         let first = self.due.first().map_or(u64::MAX, |(due, _)| *due);
-        let due = first.min(self.next_sweep).min(self.draining.unwrap_or(u64::MAX));
+        let waiting = self.queues.next().unwrap_or(u64::MAX);
+        let due = first.min(waiting).min(self.next_sweep).min(self.draining.unwrap_or(u64::MAX));
         if due <= now {
             return EpollTimeout::ZERO;
         }
@@ -382,8 +383,8 @@ impl<C: Clock> Server<C> {
                 let silence = if connection.linger { connection.heard + SILENCE } else { until };
                 (EpollFlags::EPOLLIN, Some(until.min(silence)))
             }
-            State::Signing { .. } => (EpollFlags::empty(), None),
-            State::Waiting { .. } => (EpollFlags::empty(), client.due),
+            // What waits for a slot has its times in the queues.
+            State::Signing { .. } | State::Waiting { .. } => (EpollFlags::empty(), None),
         };
         let event = EpollEvent::new(wanted, id);
         let done = match client.interest {
@@ -428,10 +429,6 @@ impl<C: Clock> Server<C> {
         self.crowd.leave(id, who, client.stand, client.charged);
         if matches!(client.connection.state, State::Waiting { .. }) {
             self.queues.leave(who, id);
-            // Whoever is first now may find the slot that this one waited for.
-            if let Some(next) = self.queues.head(who) {
-                self.set_due(next, Some(0));
-            }
         }
         drop(client);
         if !self.accepting && self.draining.is_none() {
@@ -448,6 +445,10 @@ impl<C: Clock> Server<C> {
             self.set_due(id, None);
             self.time_out(id, now);
         }
+        for socket in self.queues.sockets() {
+            self.serve_waiting(socket);
+        }
+        self.end_patience();
         if now.boot >= self.next_sweep {
             self.next_sweep = now.boot + SWEEP;
             self.engine.sweep(now);
@@ -488,8 +489,10 @@ impl<C: Clock> Server<C> {
             // More of its buffered requests.
             State::Reading | State::Replying => self.advance(id),
             State::Lingering { .. } => self.close(id),
-            State::Waiting { .. } => self.wake(id, now),
-            State::Signing { .. } => {}
+            State::Waiting { .. } | State::Signing { .. } => {}
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -60,7 +60,7 @@ impl<C: Clock> Server<C> {
         }
     }
 
-    fn welcome(&mut self, fd: OwnedFd, who: Principal) {
+    pub(super) fn welcome(&mut self, fd: OwnedFd, who: Principal) {
         let now = self.clock.now();
         let index = usize::from(who.socket);
         let max_request = self.policy.sockets[index].max_request;

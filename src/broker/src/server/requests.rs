@@ -89,10 +89,14 @@ impl<C: Clock> Server<C> {
         self.alert(socket, &alert, now);
     }
 
-    /// Decides a call that is new, or that has waited.
+    /// Decides a call that is new. Whoever waits for a signature on its socket and is due comes first: none is
+    /// overtaken in the instant between a slot's coming free and its own next try.
     fn decide(&mut self, id: u64, call: Call) {
-        let now = self.clock.now();
         let Some(who) = self.clients.get(&id).map(|c| c.connection.who) else { return };
+        if matches!(call.method, Method::SignEvent(_)) {
+            self.serve_waiting(who.socket);
+        }
+        let now = self.clock.now();
         let behind = self.queues.is_busy(who);
         match self.consult(&call, who, behind, now) {
             Verdict::Answer(answer) => {
@@ -122,10 +126,11 @@ impl<C: Clock> Server<C> {
         }
     }
 
-    /// No signature came of a slot.
+    /// No signature came of a slot: somebody else may have it.
     fn give_back(&mut self, slot: Use) {
         self.engine.free(slot);
         self.keep();
+        self.queues.wake(slot.who);
     }
 
     /// Stands in line for a slot.
@@ -135,58 +140,77 @@ impl<C: Clock> Server<C> {
         let hopeless = refusal.error.retry_after_ms.is_some_and(|ms| ms > seconds.saturating_mul(1000));
         // What waits is held in memory: within the budget, or not at all.
         let held = self.afford(id, call.weight());
-        if hopeless || !held || self.draining.is_some() || !self.queues.join(who, id) {
+        let until = now.boot.saturating_add(seconds.saturating_mul(1000));
+        if hopeless || !held || self.draining.is_some() || !self.queues.join(who, id, until) {
             return self.refused(id, &call, refusal, now);
         }
-        let until = now.boot.saturating_add(seconds.saturating_mul(1000));
         if let Some(client) = self.clients.get_mut(&id) {
-            client.connection.state = State::Waiting { call: Box::new(call), until };
+            client.connection.state = State::Waiting { call: Box::new(call) };
         }
-        let first = self.queues.head(who) == Some(id);
-        let retry = refusal.error.retry_after_ms.filter(|_| first).map_or(until, |ms| now.boot.saturating_add(ms));
-        self.set_due(id, Some(retry.min(until)));
     }
 
-    /// A waiting request's time has come: for another try if it is first in line, or for the end of its patience.
-    pub(super) fn wake(&mut self, id: u64, now: Now) {
-        let Some(client) = self.clients.get_mut(&id) else { return };
-        let who = client.connection.who;
-        let State::Waiting { call, until } = std::mem::replace(&mut client.connection.state, State::Reading) else {
-            return;
-        };
-        let over = now.boot >= until;
-        let first = self.queues.head(who) == Some(id);
-        match self.consult(&call, who, !first, now) {
-            Verdict::Limited(refusal, _) if !over => {
-                let Some(client) = self.clients.get_mut(&id) else { return };
-                client.connection.state = State::Waiting { call, until };
-                let retry = refusal.error.retry_after_ms.map_or(until, |ms| now.boot.saturating_add(ms.max(1)));
-                return self.set_due(id, Some(if first { retry.min(until) } else { until }));
+    /// Tries those who wait on a socket and are due, each in its turn. Nothing is done twice: a try ends a wait, or
+    /// puts its line off.
+    pub(super) fn serve_waiting(&mut self, socket: u16) {
+        let now = self.clock.now();
+        while let Some((who, id)) = self.queues.turn(socket, now.boot) {
+            match self.engine.total_wait(socket, now.boot) {
+                Some(ms) => self.queues.hold(socket, now.boot.saturating_add(ms.max(1))),
+                None => self.attempt(who, id, now, false),
             }
-            Verdict::Sign(grant) => self.ask(id, &call, grant),
+        }
+    }
+
+    /// Patience that is over: a last try, and then its answer, whatever it is.
+    pub(super) fn end_patience(&mut self) {
+        let now = self.clock.now();
+        while let Some((who, id)) = self.queues.over(now.boot) {
+            self.attempt(who, id, now, true);
+        }
+    }
+
+    fn attempt(&mut self, who: Principal, id: u64, now: Now, last: bool) {
+        let behind = self.queues.head(who) != Some(id);
+        let Some(call) = self.take_waiting(id) else { return self.queues.leave(who, id) };
+        match self.consult(&call, who, behind, now) {
+            Verdict::Limited(refusal, _) if !last => {
+                if let Some(client) = self.clients.get_mut(&id) {
+                    client.connection.state = State::Waiting { call };
+                }
+                let ms = refusal.error.retry_after_ms.unwrap_or(u64::MAX);
+                return self.queues.rest(who, now.boot.saturating_add(ms.max(1)));
+            }
+            Verdict::Sign(grant) => {
+                self.queues.served(who);
+                self.ask(id, &call, grant);
+            }
             Verdict::Answer(answer) => self.answered(id, &call, &answer, now),
             Verdict::Refused(refusal) | Verdict::Limited(refusal, _) => self.refused(id, &call, refusal, now),
         }
         self.queues.leave(who, id);
-        self.advance(id);
-        if let Some(next) = self.queues.head(who) {
-            self.set_due(next, Some(now.boot));
+        // Not advanced: its next request has its turn when epoll reports it, after whoever is being decided now.
+        self.file(id);
+    }
+
+    fn take_waiting(&mut self, id: u64) -> Option<Box<Call>> {
+        let state = &mut self.clients.get_mut(&id)?.connection.state;
+        match std::mem::replace(state, State::Reading) {
+            State::Waiting { call } => Some(call),
+            other => {
+                *state = other;
+                None
+            }
         }
     }
 
     /// nsecd ends: a request that waits for a slot is answered now.
     pub(super) fn give_up_waiting(&mut self, id: u64, now: Now) {
-        let Some(client) = self.clients.get_mut(&id) else { return };
-        let who = client.connection.who;
-        match std::mem::replace(&mut client.connection.state, State::Reading) {
-            State::Waiting { call, .. } => {
-                let error = Error::new(Code::RateLimited, "Rate limit: no slot came free before nsecd was stopped");
-                self.queues.leave(who, id);
-                self.refused(id, &call, error.into(), now);
-                self.advance(id);
-            }
-            other => client.connection.state = other,
-        }
+        let Some(who) = self.clients.get(&id).map(|c| c.connection.who) else { return };
+        let Some(call) = self.take_waiting(id) else { return };
+        let error = Error::new(Code::RateLimited, "Rate limit: no slot came free before nsecd was stopped");
+        self.queues.leave(who, id);
+        self.refused(id, &call, error.into(), now);
+        self.advance(id);
     }
 
     /// Charges a connection for bytes that it is going to hold; false if its principal's or the common budget is used up.

@@ -1,0 +1,267 @@
+//! The queue at work, with the clock, the gate and the moment of each event in the test's hands.
+//!
+//! Checked: without `serve_waiting` in `decide`, the ones about overtaking fail; without `wake` in `signed`, the one
+//! about a slot that comes back; with the first line in order instead of the turn, the one about turns; without
+//! `end_patience`, the one about patience.
+
+use std::cell::Cell;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+
+use nsecd_policy::{Account, Bind, Kinds, Limits, Method, Socket};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::*;
+
+/// One slot in ten seconds for a whole socket.
+const TOTAL: Limits = Limits { burst: 1, burst_window: 10, per_minute: 1000, per_hour: 1000 };
+const SIGNED: u8 = 0;
+const OVER_CEILING: u8 = 1;
+
+#[derive(Clone)]
+struct Hand(Rc<Cell<u64>>);
+
+impl Clock for Hand {
+    fn now(&self) -> Now {
+        Now { boot: self.0.get(), wall: 1_800_000_000_000 + self.0.get() }
+    }
+}
+
+/// A server of one socket, whose gate, supervisor and clients are this test.
+struct Bench {
+    server: Server<Hand>,
+    clock: Hand,
+    gate: UnixStream,
+    clients: Vec<UnixStream>,
+    _supervisor: [UnixStream; 2],
+}
+
+fn pair() -> (UnixStream, UnixStream) {
+    let (ours, theirs) = UnixStream::pair().expect("a pair");
+    ours.set_nonblocking(true).expect("set");
+    theirs.set_nonblocking(true).expect("set");
+    (ours, theirs)
+}
+
+impl Bench {
+    fn new(change: impl FnOnce(&mut Socket)) -> Bench {
+        let mut socket = Socket {
+            path: "/run/a.sock".into(),
+            listener_fd: -1,
+            alert_fd: -1,
+            alert_size: 0,
+            peer_uids: None,
+            kinds: Kinds::List(vec![1]),
+            max_ttl: 3600,
+            tokenless: Kinds::List(vec![1]),
+            methods: vec![Method::SignEvent],
+            accounts: vec!["default".into()],
+            bind: Bind::FirstUse,
+            on_limit_wait: 0,
+            tokenless_on_limit_wait: 20,
+            created_at: None,
+            max_request: 65536,
+            limits: None,
+            total: Some(TOTAL),
+            sessions_per_minute: 100,
+            live_sessions: 8,
+        };
+        change(&mut socket);
+        let name = "default".to_owned();
+        let account = Account { name, public_key: "a".repeat(64), gate_fd: -1, ceiling_period_ms: 1000 };
+        let policy = Policy {
+            accounts: vec![account],
+            sockets: vec![socket],
+            default_account: "default".into(),
+            log_size: 1 << 20,
+            syslog_fd: None,
+            max_connections: 1000,
+            max_connections_per_principal: 1000,
+        };
+        let ((control, supervisor), (end, pipe), (gate, broker)) = (pair(), pair(), pair());
+        let alerts = AlertLog::new(File::options().write(true).open("/dev/null").expect("it exists"), 0, 1 << 20);
+        let files = Files {
+            control: control.into(),
+            policy: end.into(),
+            listeners: Vec::new(),
+            alerts: vec![alerts],
+            gates: vec![broker.into()],
+        };
+        let clock = Hand(Rc::new(Cell::new(1_000_000)));
+        let server = Server::new(policy, files, clock.clone(), true).expect("epoll");
+        Bench { server, clock, gate, clients: Vec::new(), _supervisor: [supervisor, pipe] }
+    }
+
+    /// A client of this uid and cgroup.
+    fn connect(&mut self, uid: u32, cgroup: u64) -> u64 {
+        let (ours, theirs) = pair();
+        self.server.welcome(theirs.into(), Principal { socket: 0, uid, cgroup: Some(cgroup) });
+        self.clients.push(ours);
+        self.clients.len() as u64 - 1
+    }
+
+    /// Sends a request over a connection of its own, and lets the server read it.
+    fn ask(&mut self, uid: u32, cgroup: u64, line: &str) -> u64 {
+        let id = self.connect(uid, cgroup);
+        self.send(id, line);
+        id
+    }
+
+    fn send(&mut self, id: u64, line: &str) {
+        self.clients[id as usize].write_all(format!("{line}\n").as_bytes()).expect("room");
+        self.server.client_ready(id, EpollFlags::EPOLLIN);
+    }
+
+    /// Asks for a signature of an event that says so.
+    fn sign(&mut self, uid: u32, cgroup: u64, content: &str) -> u64 {
+        self.ask(uid, cgroup, &format!(r#"{{"method":"sign_event","params":{{"kind":1,"content":"{content}"}}}}"#))
+    }
+
+    fn pass(&mut self, ms: u64) {
+        self.clock.0.set(self.clock.0.get() + ms);
+    }
+
+    /// The contents of the events that have come to the gate, answered with this status.
+    fn gate(&mut self, status: u8) -> Vec<String> {
+        let (mut frames, mut came) = (Vec::new(), Vec::new());
+        let _ = self.gate.read_to_end(&mut frames);
+        let mut rest = &frames[..];
+        while let Some((length, after)) = rest.split_first_chunk() {
+            let (event, after) = after.split_at(u32::from_be_bytes(*length) as usize);
+            rest = after;
+            let fields: Value = serde_json::from_slice(event).expect("JSON");
+            came.push(fields[5].as_str().expect("the content").to_owned());
+            let reply = [&Sha256::digest(event)[..], &[status], &[7; 64]].concat();
+            self.gate.write_all(&reply).expect("room");
+        }
+        self.server.gate_ready(0).expect("the gate is there");
+        came
+    }
+
+    fn round(&mut self) {
+        assert_eq!(self.server.pass_time(), Ok(()));
+    }
+
+    /// The reply that a client has, if it has one.
+    fn reply(&mut self, id: u64) -> Option<Value> {
+        self.server.client_ready(id, EpollFlags::EPOLLOUT);
+        let mut text = Vec::new();
+        let _ = self.clients[id as usize].read_to_end(&mut text);
+        (!text.is_empty()).then(|| serde_json::from_slice(&text).expect("one line"))
+    }
+}
+
+#[test]
+fn who_waits_and_is_due_is_not_overtaken_by_a_new_request() {
+    let mut bench = Bench::new(|_| {});
+    bench.sign(1, 1, "first");
+    bench.sign(2, 1, "waits");
+    assert_eq!(bench.gate(SIGNED), ["first"]);
+    bench.round();
+    bench.pass(10_000);
+    // Before the server has looked at the time.
+    let other = bench.sign(1, 1, "new");
+    assert_eq!(bench.gate(SIGNED), ["waits"]);
+    assert_eq!(bench.reply(other), None, "it waits in turn");
+    bench.pass(10_000);
+    bench.round();
+    assert_eq!(bench.gate(SIGNED), ["new"]);
+}
+
+#[test]
+fn nor_by_one_that_may_not_wait_itself() {
+    let mut bench = Bench::new(|_| {});
+    let starter = bench.ask(3, 1, r#"{"method":"session_start","params":{}}"#);
+    let started = bench.reply(starter).expect("a session");
+    let token = started["session"]["token"].as_str().expect("a token").to_owned();
+    bench.sign(1, 1, "first");
+    bench.sign(2, 1, "waits");
+    bench.gate(SIGNED);
+    bench.pass(10_000);
+    let line = format!(r#"{{"method":"sign_event","params":{{"kind":1,"content":"now","session_token":"{token}"}}}}"#);
+    bench.send(starter, &line);
+    assert_eq!(bench.gate(SIGNED), ["waits"]);
+    assert_eq!(bench.reply(starter).expect("at once")["code"], "rate_limited");
+}
+
+#[test]
+fn a_slot_that_comes_back_is_used_at_once() {
+    let mut bench = Bench::new(|_| {});
+    bench.sign(1, 1, "refused");
+    bench.sign(2, 1, "waits");
+    bench.round();
+    assert_eq!(bench.gate(OVER_CEILING), ["refused"]);
+    bench.round();
+    assert_eq!(bench.gate(SIGNED), ["waits"]);
+}
+
+#[test]
+fn slots_are_given_in_turn_by_uid_then_by_cgroup_however_many_are_due() {
+    let mut bench = Bench::new(|s| {
+        s.total = Some(Limits { burst: 4, ..TOTAL });
+        s.tokenless_on_limit_wait = 60;
+    });
+    for n in 0..4 {
+        bench.sign(9, 1, &format!("fill{n}"));
+    }
+    bench.gate(SIGNED);
+    for n in 0..3 {
+        for cgroup in 1..4 {
+            bench.sign(1, cgroup, &format!("a{cgroup}.{n}"));
+        }
+    }
+    for n in 0..4 {
+        bench.sign(2, 1, &format!("b{n}"));
+    }
+    let mut served = Vec::new();
+    for _ in 0..3 {
+        bench.pass(10_000);
+        bench.round();
+        let some = bench.gate(SIGNED);
+        assert_eq!(some.len(), 4);
+        served.extend(some);
+        // The total is used up: nobody is tried again before it is free.
+        bench.round();
+        assert_eq!(bench.server.queues.next(), Some(bench.clock.now().boot + 10_000));
+    }
+    let order = ["a1.0", "b0", "a2.0", "b1", "a3.0", "b2", "a1.1", "b3", "a2.1", "a3.1", "a1.2", "a2.2"];
+    assert_eq!(served, order);
+}
+
+#[test]
+fn patience_ends_with_the_rate_error_and_when_to_try_again() {
+    let mut bench = Bench::new(|s| s.total = Some(Limits { burst_window: 15, ..TOTAL }));
+    bench.sign(1, 1, "first");
+    let served = bench.sign(2, 1, "served");
+    let behind = bench.sign(2, 1, "behind");
+    bench.gate(SIGNED);
+    bench.pass(15_000);
+    bench.round();
+    assert_eq!(bench.gate(SIGNED), ["served"]);
+    assert!(bench.reply(served).expect("a reply").get("event").is_some());
+    bench.pass(4_999);
+    bench.round();
+    assert_eq!(bench.reply(behind), None);
+    bench.pass(1);
+    bench.round();
+    let reply = bench.reply(behind).expect("a reply");
+    assert_eq!((&reply["code"], &reply["retry_after_ms"]), (&"rate_limited".into(), &10_000.into()));
+    assert_eq!(bench.server.queues.next(), None);
+}
+
+#[test]
+fn who_leaves_makes_way_for_the_next_of_its_line() {
+    let mut bench = Bench::new(|_| {});
+    bench.sign(2, 1, "first");
+    let leaves = bench.sign(1, 1, "leaves");
+    let stays = bench.sign(1, 1, "stays");
+    bench.gate(SIGNED);
+    bench.server.close(leaves);
+    bench.pass(10_000);
+    bench.round();
+    assert_eq!(bench.gate(SIGNED), ["stays"]);
+    assert!(bench.reply(stays).expect("a reply").get("event").is_some());
+}
