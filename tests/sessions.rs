@@ -11,3 +11,5 @@ mod limits;
 mod ownership;
 #[path = "sessions/tokens.rs"]
 mod tokens;
+#[path = "sessions/waiting.rs"]
+mod waiting;

@@ -58,7 +58,7 @@ fn connected_in(cgroup: &Cgroup, nsecd: &Nsecd) -> (Child, UnixStream) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let mut command = Command::new("cat");
     command.stdin(Stdio::piped());
-    sys::connect_and_pass(&mut command, cgroup.procs(), nsecd.socket.clone(), theirs);
+    sys::connect_and_pass(&mut command, Some(cgroup.procs()), nsecd.socket.clone(), theirs, 1);
     let child = command.spawn().unwrap();
     (child, sys::passed(&ours))
 }

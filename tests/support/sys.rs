@@ -136,18 +136,22 @@ fn refusing(command: &mut Command, call: i64, argument: Option<(u8, u64)>, errno
     }
 }
 
-/// Before it becomes its program, the child enters the cgroup of `procs`, connects to `socket` and passes the connection
-/// over `to`.
-pub fn connect_and_pass(command: &mut Command, procs: PathBuf, socket: PathBuf, to: UnixStream) {
+/// Before it becomes its program, the child enters the cgroup of `procs`, if any, connects to `socket` so many times and
+/// passes each connection over `to`.
+pub fn connect_and_pass(command: &mut Command, procs: Option<PathBuf>, socket: PathBuf, to: UnixStream, times: usize) {
     use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
     // SAFETY: files and sockets are plain system calls; the allocator is usable after fork under glibc.
     unsafe {
         command.pre_exec(move || {
-            std::fs::write(&procs, "0")?;
-            let connection = UnixStream::connect(&socket)?;
-            let passed = [connection.as_raw_fd()];
-            let rights = [ControlMessage::ScmRights(&passed)];
-            sendmsg::<()>(to.as_raw_fd(), &[io::IoSlice::new(b"c")], &rights, MsgFlags::empty(), None)?;
+            if let Some(procs) = &procs {
+                std::fs::write(procs, "0")?;
+            }
+            for _ in 0..times {
+                let connection = UnixStream::connect(&socket)?;
+                let passed = [connection.as_raw_fd()];
+                let rights = [ControlMessage::ScmRights(&passed)];
+                sendmsg::<()>(to.as_raw_fd(), &[io::IoSlice::new(b"c")], &rights, MsgFlags::empty(), None)?;
+            }
             Ok(())
         });
     }
