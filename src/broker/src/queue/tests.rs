@@ -1,3 +1,7 @@
+//! Checked: with another order than the turn's, or a turn that does not go to the back, or newcomers at the front, those
+//! about turns fail and the property with them; without a bound, the one about places; with a line that goes on resting
+//! when its head leaves, the one about resting.
+
 use super::*;
 use proptest::prelude::*;
 

@@ -1,8 +1,8 @@
 //! The queue at work, with the clock, the gate and the moment of each event in the test's hands.
 //!
-//! Checked: without `serve_waiting` in `decide`, the ones about overtaking fail; without `wake` in `signed`, the one
-//! about a slot that comes back; with the first line in order instead of the turn, the one about turns; without
-//! `end_patience`, the one about patience.
+//! Checked: without `serve_waiting` in `decide`, the two about overtaking fail; without `wake` in `signed`, or without the
+//! question for the total, the one about a slot that comes back; with another order than the turn's, the one about turns;
+//! without `end_patience`, the one about patience.
 
 use std::cell::Cell;
 use std::fs::File;
