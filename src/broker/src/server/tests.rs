@@ -10,11 +10,16 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 
-use nsecd_policy::{Account, Bind, Kinds, Limits, Method, Socket};
+use nix::sys::epoll::EpollCreateFlags;
+use nsecd_policy::{Kinds, Limits, Socket};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::*;
+use crate::fixture::{policy_with, scratch};
+use crate::ledger::Ledger;
+use crate::replay::{Found, open};
+use crate::row::Row;
 
 /// One slot in ten seconds for a whole socket.
 const TOTAL: Limits = Limits { burst: 1, burst_window: 10, per_minute: 1000, per_hour: 1000 };
@@ -48,42 +53,20 @@ fn pair() -> (UnixStream, UnixStream) {
 
 impl Bench {
     fn new(change: impl FnOnce(&mut Socket)) -> Bench {
-        let mut socket = Socket {
-            path: "/run/a.sock".into(),
-            listener_fd: -1,
-            alert_fd: -1,
-            alert_size: 0,
-            peer_uids: None,
-            kinds: Kinds::List(vec![1]),
-            max_ttl: 3600,
-            tokenless: Kinds::List(vec![1]),
-            methods: vec![Method::SignEvent],
-            accounts: vec!["default".into()],
-            bind: Bind::FirstUse,
-            on_limit_wait: 0,
-            tokenless_on_limit_wait: 20,
-            created_at: None,
-            max_request: 65536,
-            limits: None,
-            total: Some(TOTAL),
-            sessions_per_minute: 100,
-            live_sessions: 8,
-        };
-        change(&mut socket);
-        let name = "default".to_owned();
-        let account = Account { name, public_key: "a".repeat(64), gate_fd: -1, ceiling_period_ms: 1000 };
-        let policy = Policy {
-            accounts: vec![account],
-            sockets: vec![socket],
-            default_account: "default".into(),
-            log_size: 1 << 20,
-            syslog_fd: None,
-            max_connections: 1000,
-            max_connections_per_principal: 1000,
-        };
+        let mut policy = policy_with(|socket| {
+            socket.kinds = Kinds::List(vec![1]);
+            (socket.limits, socket.total) = (None, Some(TOTAL));
+            (socket.created_at, socket.sessions_per_minute) = (None, 100);
+            change(socket);
+        });
+        // One gate, which is the test.
+        policy.accounts.retain(|account| account.name == "default");
+        policy.sockets.truncate(1);
+        (policy.max_connections, policy.max_connections_per_principal) = (1000, 1000);
         let ((control, supervisor), (end, pipe), (gate, broker)) = (pair(), pair(), pair());
         let alerts = AlertLog::new(File::options().write(true).open("/dev/null").expect("it exists"), 0, 1 << 20);
         let files = Files {
+            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).expect("epoll"),
             control: control.into(),
             policy: end.into(),
             listeners: Vec::new(),
@@ -91,7 +74,9 @@ impl Bench {
             gates: vec![broker.into()],
         };
         let clock = Hand(Rc::new(Cell::new(1_000_000)));
-        let server = Server::new(policy, files, clock.clone(), true).expect("epoll");
+        let engine = Engine::new(policy.clone(), Ledger::new(&policy));
+        let journal = Journal::new(scratch(), &Found::default(), &Row::Open(open(&policy, clock.now())));
+        let server = Server::new(policy, engine, journal, files, clock.clone(), true).expect("epoll");
         Bench { server, clock, gate, clients: Vec::new(), _supervisor: [supervisor, pipe] }
     }
 
