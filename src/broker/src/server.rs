@@ -484,6 +484,7 @@ impl<C: Clock> Server<C> {
                 self.refuse(id, Error::new(Code::BadRequest, text), true);
                 self.advance(id);
             }
+            State::Reading if connection.is_idle() && self.draining.is_some() => self.close(id),
             State::Reading if connection.is_idle() && now.boot >= connection.heard + IDLE => self.close(id),
             State::Replying if now.boot >= connection.heard + REQUEST + REPLY => self.close(id),
             // More of its buffered requests.

@@ -153,8 +153,13 @@ impl<C: Clock> Server<C> {
             match self.clients.get(&id).map(|c| c.stand) {
                 Some(Stand::Idle(_) | Stand::Partial(_)) => {
                     self.client_ready(id, EpollFlags::EPOLLIN);
-                    if self.clients.get(&id).is_some_and(|c| !matches!(c.stand, Stand::Busy | Stand::Moving)) {
-                        self.close(id);
+                    match self.clients.get(&id).map(|c| c.stand) {
+                        // Its request may be on the way: most come within microseconds of the connection.
+                        Some(Stand::Idle(heard)) if now.boot < heard + super::SILENCE => {
+                            self.set_due(id, Some(heard + super::SILENCE));
+                        }
+                        None | Some(Stand::Busy | Stand::Moving) => {}
+                        Some(_) => self.close(id),
                     }
                 }
                 _ => self.give_up_waiting(id, now),
