@@ -108,7 +108,7 @@ impl Journal {
         Ok(())
     }
 
-    /// The broker that asked for a new file is gone.
+    /// The broker that asked for a new file is gone, or will be.
     pub fn abandon(&mut self) {
         if self.next.take().is_none() {
             return;
@@ -117,6 +117,12 @@ impl Journal {
         if let Err(why) = removed {
             log::warn!("{why}");
         }
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.abandon();
     }
 }
 

@@ -156,7 +156,6 @@ impl Life<'_> {
             self.crashes = 0;
         }
         service.stop();
-        self.setup.journal.abandon();
         if stop {
             return State::Over;
         }
@@ -174,6 +173,7 @@ impl Life<'_> {
         if Instant::now() < until {
             return State::Down(until);
         }
+        self.setup.journal.abandon();
         match Service::start(self.setup) {
             Ok(service) => {
                 self.frames = 0;
