@@ -25,6 +25,8 @@ pub mod limits;
 mod operator_log;
 pub mod policy;
 pub mod principal;
+#[cfg(test)]
+mod property;
 pub mod queue;
 pub mod replay;
 pub mod reply;
