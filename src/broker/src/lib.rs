@@ -22,6 +22,7 @@ pub mod journal;
 pub mod json;
 pub mod ledger;
 pub mod limits;
+pub mod nostr;
 mod operator_log;
 pub mod policy;
 pub mod principal;
