@@ -4,12 +4,11 @@
 //! Key, libsecp256k1's context and the stack that the signing runs on lie in one secret mapping. After its lock
 //! the process can read(3), write(3) and end; it has no other use for anything.
 
-mod key;
-mod source;
-mod vault;
+mod sign;
 
 use nsecd_sandbox::{args, args::fail, filter, hello::Hello, lock, lock::Plan, sys};
-use vault::Vault;
+use nsecd_vault::Vault;
+use sign::Buffers;
 
 const ROLE: &str = "nsecd-keyholder";
 const GATE: i32 = 3;
@@ -34,11 +33,9 @@ pub fn main() -> ! {
         filter: filter::KEYHOLDER,
     };
     let missing = lock::begin(&plan).unwrap_or_else(|e| fail(ROLE, args::NOT_LOCKED, e));
-    let [require_secretmem, consume, source @ ..] = &common.rest[..] else {
-        fail(ROLE, args::USAGE, "require_secretmem, consume and a key source expected")
-    };
-    let mut vault = Vault::map(require_secretmem == "1").unwrap_or_else(|e| fail(ROLE, args::NOT_LOCKED, e));
-    let public_key = vault.load(source, consume == "1").unwrap_or_else(|e| fail(ROLE, e.code(), e));
+    let (mut vault, public_key) = Vault::open(ROLE, &common.rest, Buffers::EMPTY);
+    let seeded = vault.run(|data| sys::random(&mut data.role.ratchet));
+    seeded.unwrap_or_else(|e| fail(ROLE, args::NO_KEY, format!("no randomness: errno {e}")));
     let missing = lock::lock(&plan, missing).unwrap_or_else(|e| fail(ROLE, args::NOT_LOCKED, e));
     let missing = missing | u64::from(!vault.is_secret()) << lock::SECRET_MEMORY;
     let hello = Hello { role: b'K', missing, public_key };
@@ -49,15 +46,16 @@ pub fn main() -> ! {
 }
 
 /// One packet in, one out, in the vault's own buffers.
-fn serve(vault: &mut Vault) -> ! {
+fn serve(vault: &mut Vault<Buffers>) -> ! {
     loop {
-        match sys::read(GATE, vault.request()) {
+        match sys::read(GATE, &mut vault.role().request) {
             Ok(32) => (),
             Ok(0) => sys::exit(0),
             Ok(_) => sys::exit(BAD_FRAME),
             Err(_) => sys::exit(GATE_GONE),
         }
-        if sys::write(GATE, vault.sign()) != Ok(97) {
+        vault.run(sign::sign);
+        if sys::write(GATE, &vault.role().reply) != Ok(97) {
             sys::exit(GATE_GONE);
         }
     }

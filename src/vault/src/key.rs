@@ -15,21 +15,22 @@ pub fn decode(text: &[u8], key: &mut [u8; 32]) -> bool {
             key.copy_from_slice(raw);
             true
         }
-        hex if hex.len() == 64 => decode_hex(hex, key),
         nsec if nsec.len() == 63 => decode_nsec(nsec, key),
-        _ => false,
+        hex => decode_hex(hex, key),
     }
 }
 
-fn decode_hex(hex: &[u8], key: &mut [u8; 32]) -> bool {
+/// 64 hex digits; false for anything else.
+pub fn decode_hex(hex: &[u8], key: &mut [u8; 32]) -> bool {
     let digit = |b: u8| (b as char).to_digit(16);
-    key.iter_mut().zip(hex.chunks_exact(2)).all(|(byte, pair)| match (digit(pair[0]), digit(pair[1])) {
-        (Some(hi), Some(lo)) => {
-            *byte = (hi << 4 | lo) as u8;
-            true
-        }
-        _ => false,
-    })
+    hex.len() == 64
+        && key.iter_mut().zip(hex.chunks_exact(2)).all(|(byte, pair)| match (digit(pair[0]), digit(pair[1])) {
+            (Some(hi), Some(lo)) => {
+                *byte = (hi << 4 | lo) as u8;
+                true
+            }
+            _ => false,
+        })
 }
 
 /// bech32 (BIP-173) with the prefix `nsec`: 52 characters of key, 6 of checksum.
