@@ -3,7 +3,7 @@
 
 use std::{env, fs::File, path::Path, process::exit};
 
-const ROLES: [&str; 3] = ["keyholder", "gate", "broker"];
+const ROLES: [&str; 4] = ["keyholder", "gate", "ecdh", "broker"];
 
 fn main() {
     let mut code = String::new();

@@ -3,6 +3,8 @@
 
 mod support;
 
+#[path = "attacks/ecdh.rs"]
+mod ecdh;
 #[path = "attacks/exhaustion.rs"]
 mod exhaustion;
 #[path = "attacks/gate.rs"]

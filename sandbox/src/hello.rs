@@ -11,11 +11,11 @@ const MAGIC: &[u8; 8] = b"nsecd-up";
 /// What a role says of itself when it is locked and about to serve.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
-    /// `K` key-holder, `G` gate, `B` broker.
+    /// `K` key-holder, `G` gate, `E` ECDH holder, `B` broker.
     pub role: u8,
     /// Optional lock steps that this kernel or user could not give, one bit per [`Step`](crate::lock::Step).
     pub missing: u64,
-    /// The key-holder's x-only public key (BIP-340); zeros from other roles.
+    /// A holder's x-only public key (BIP-340); zeros from other roles.
     pub public_key: [u8; 32],
 }
 

@@ -8,6 +8,7 @@ pub mod client;
 pub mod container;
 pub mod daemon;
 pub mod dir;
+pub mod ecdh;
 pub mod event;
 pub mod process;
 pub mod role;

@@ -2,5 +2,6 @@
 //!
 //! Part of the trusted base: SHA-256 is its one dependency; no parser, no agent's byte.
 
+pub mod admission;
 pub mod ceiling;
 pub mod record;

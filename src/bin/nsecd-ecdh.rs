@@ -1,0 +1,5 @@
+//! nsecd-ecdh: see the crate nsecd-ecdh (src/ecdh).
+
+fn main() {
+    nsecd_ecdh::main()
+}
