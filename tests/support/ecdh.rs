@@ -66,12 +66,13 @@ impl Ecdh {
         let (source, mut writer) = std::io::pipe().unwrap();
         writer.write_all(options.key.as_bytes()).unwrap();
         drop(writer);
+        let previous = File::open(dir.join("ecdh.record.1")).or_else(|_| File::open("/dev/null")).unwrap().into();
         let Options { ops, peers, ceiling, prepare, .. } = options;
         let arguments = [ops, peers, ceiling, "1", "0", "0", "fd"];
         let mut command = command(env!("CARGO_BIN_EXE_nsecd-ecdh"), &arguments);
         command.stdin(source);
         prepare(&mut command);
-        let fds = vec![(broker_end, 3), (supervisor_end, 4), (record_end, 5)];
+        let fds = vec![(broker_end, 3), (supervisor_end, 4), (record_end, 5), (previous, 6)];
         let role = start(command, fds, &mut supervisor);
         Ecdh { role, broker, record }
     }

@@ -1,6 +1,6 @@
 //! What stands before each use of a key: a token of the ceiling, then a row of the record.
 
-use crate::{ceiling::Ceiling, record::Record, record::Use};
+use crate::{ceiling::Ceiling, record::Now, record::Record, record::Rows, record::Use};
 use nsecd_sandbox::sys;
 
 /// A ceiling and a record, each where there is one.
@@ -31,12 +31,14 @@ impl Admission {
         Ok(Admission { ceiling, record: None })
     }
 
-    /// Continues the record open as `fd`, and starts the ceiling at what it leaves: no restart refills it.
-    pub fn open_record(&mut self, fd: i32) -> Result<(), String> {
-        let record = Record::open(fd, boot_id()?)?;
+    /// Continues the record open as `fd`, after the file before it or /dev/null, and starts the ceiling at what both leave: no
+    /// restart refills it. Errors say what the operator can do.
+    pub fn open_record(&mut self, fd: i32, previous: i32) -> Result<(), String> {
+        let previous = Rows::previous(previous)?;
+        let record = Record::open(fd, previous.as_ref(), boot_id()?)?;
         if let Some(ceiling) = &mut self.ceiling {
-            let since = sys::clock(libc::CLOCK_REALTIME).saturating_sub(ceiling.memory()) / 1_000_000;
-            ceiling.start(sys::clock(libc::CLOCK_BOOTTIME), record.count_since(since, u32::MAX.into()));
+            let now = Now { wall: sys::clock(libc::CLOCK_REALTIME), boot: sys::clock(libc::CLOCK_BOOTTIME) };
+            ceiling.start(now.boot, record.recent(previous.as_ref(), now, ceiling.memory(), ceiling.burst()));
         }
         self.record = Some(record);
         Ok(())
@@ -44,10 +46,12 @@ impl Admission {
 
     /// Takes a token and writes the row; a row is only ever written of what may then be done.
     pub fn admit(&mut self, kind: u32, created_at: u64, id: &[u8; 32]) -> Result<(), Refusal> {
-        if self.ceiling.as_mut().is_some_and(|ceiling| !ceiling.take(sys::clock(libc::CLOCK_BOOTTIME))) {
+        let now = sys::clock(libc::CLOCK_BOOTTIME);
+        if self.ceiling.as_mut().is_some_and(|ceiling| !ceiling.take(now)) {
             return Err(Refusal::OverCeiling);
         }
-        let row = Use { unix_ms: sys::clock(libc::CLOCK_REALTIME) / 1_000_000, created_at, kind, id };
+        let (unix_ms, boot_s) = (sys::clock(libc::CLOCK_REALTIME) / 1_000_000, (now / 1_000_000_000) as u32);
+        let row = Use { unix_ms, boot_s, created_at, kind, id };
         if self.record.as_mut().is_some_and(|record| !record.append(&row)) {
             return Err(Refusal::NotRecorded);
         }
@@ -90,6 +94,6 @@ mod tests {
         let mut admission = Admission::new("1,1,1000").expect("valid");
         assert_eq!(admission.admit(1, 0, &[0; 32]), Ok(()));
         assert_eq!(admission.admit(1, 0, &[0; 32]), Err(Refusal::OverCeiling));
-        assert!(Admission::new("none").expect("valid").open_record(-1).is_err());
+        assert!(Admission::new("none").expect("valid").open_record(-1, -1).is_err());
     }
 }

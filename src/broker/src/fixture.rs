@@ -35,6 +35,9 @@ fn socket(path: &str) -> Socket {
         max_request: 65536,
         limits: Some(Limits { burst: 5, burst_window: 10, per_minute: 10, per_hour: 100 }),
         total: Some(Limits { burst: 20, burst_window: 10, per_minute: 40, per_hour: 400 }),
+        peers: None,
+        dm: None,
+        crypt: None,
         sessions_per_minute: 6,
         live_sessions: 8,
     }
@@ -57,6 +60,7 @@ pub fn policy_with(change: impl FnOnce(&mut Socket)) -> Policy {
         sockets: vec![first, second],
         default_account: "default".into(),
         log_size: 1 << 20,
+        ecdh_fd: None,
         journal_fd: -1,
         boot_id: "boot-1".into(),
         syslog_fd: None,

@@ -17,6 +17,8 @@ const ROLE: &str = "nsecd-ecdh";
 const BROKER: i32 = 3;
 const SUPERVISOR: i32 = 4;
 const RECORD: i32 = 5;
+/// The file before the record, for reading, or /dev/null; closed before the lock.
+const PREVIOUS: i32 = 6;
 /// Exit code after the lock, beside 0 for a broker's end that was closed.
 const BROKER_GONE: i32 = 4;
 
@@ -52,7 +54,7 @@ struct Rules {
 pub fn main() -> ! {
     let common = args::common(ROLE);
     let plan = Plan {
-        max_fd: 5,
+        max_fd: 6,
         keep_stderr: false,
         supervisor: common.supervisor,
         ids: common.ids,
@@ -67,8 +69,11 @@ pub fn main() -> ! {
     };
     let mut admission = Admission::new(ceiling).unwrap_or_else(|e| fail(ROLE, args::USAGE, e));
     if record == "1" {
-        admission.open_record(RECORD).unwrap_or_else(|e| fail(ROLE, args::BAD_RECORD, e));
+        admission
+            .open_record(RECORD, PREVIOUS)
+            .unwrap_or_else(|e| fail(ROLE, args::BAD_RECORD, format!("record: {e}")));
     }
+    sys::close(PREVIOUS);
     // Late: what can fail has not, when a source that is consumed gives up its key.
     let (mut vault, public_key) = Vault::open(ROLE, key, Buffers::EMPTY);
     let rules = Rules::new(ops, peers, &public_key).unwrap_or_else(|e| fail(ROLE, args::USAGE, e));

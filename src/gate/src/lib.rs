@@ -6,7 +6,7 @@
 
 mod prefix;
 
-use nsecd_bounds::{ceiling::Ceiling, record::Now, record::Record, record::Rows, record::Use};
+use nsecd_bounds::admission::{Admission, Refusal, numbers};
 use nsecd_sandbox::{args, args::fail, filter, hello::Hello, lock, lock::Plan, sys};
 use prefix::{Fields, Prefix};
 use sha2::{Digest, Sha256};
@@ -42,8 +42,7 @@ enum Status {
 struct Gate {
     kinds: Vec<u8>,
     created_at: Option<(i64, i64)>,
-    ceiling: Option<Ceiling>,
-    record: Option<Record>,
+    admission: Admission,
 }
 
 /// Starts from the supervisor's arguments, locks itself, serves until the broker's end is closed.
@@ -62,7 +61,9 @@ pub fn main() -> ! {
     let missing = lock::begin(&plan).unwrap_or_else(|e| fail(ROLE, args::NOT_LOCKED, e));
     let (public_key, mut gate, record) = configure(&common.rest).unwrap_or_else(|e| fail(ROLE, args::USAGE, e));
     if record {
-        gate.open_record().unwrap_or_else(|e| fail(ROLE, args::BAD_RECORD, format!("record: {e}")));
+        gate.admission
+            .open_record(RECORD, PREVIOUS)
+            .unwrap_or_else(|e| fail(ROLE, args::BAD_RECORD, format!("record: {e}")));
     }
     sys::close(PREVIOUS);
     let missing = lock::lock(&plan, missing).unwrap_or_else(|e| fail(ROLE, args::NOT_LOCKED, e));
@@ -81,18 +82,6 @@ pub fn main() -> ! {
 }
 
 impl Gate {
-    /// Continues the record, and starts the ceiling at what it leaves: no restart refills it.
-    fn open_record(&mut self) -> Result<(), String> {
-        let previous = Rows::previous(PREVIOUS)?;
-        let record = Record::open(RECORD, previous.as_ref(), boot_id()?)?;
-        if let Some(ceiling) = &mut self.ceiling {
-            let now = Now { wall: sys::clock(libc::CLOCK_REALTIME), boot: sys::clock(libc::CLOCK_BOOTTIME) };
-            ceiling.start(now.boot, record.recent(previous.as_ref(), now, ceiling.memory(), ceiling.burst()));
-        }
-        self.record = Some(record);
-        Ok(())
-    }
-
     fn answer(&mut self, id: &[u8; 32], event: Option<Fields>) -> [u8; 97] {
         let mut reply = [0; 97];
         reply[..32].copy_from_slice(id);
@@ -109,21 +98,16 @@ impl Gate {
         if self.kinds[usize::from(event.kind >> 3)] >> (event.kind & 7) & 1 == 0 {
             return Status::KindNotAllowed;
         }
-        let unix_ms = sys::clock(libc::CLOCK_REALTIME) / 1_000_000;
-        let age = i64::from(event.created_at) - (unix_ms / 1000) as i64;
+        let now = (sys::clock(libc::CLOCK_REALTIME) / 1_000_000_000) as i64;
+        let age = i64::from(event.created_at) - now;
         if self.created_at.is_some_and(|(earliest, latest)| age < earliest || age > latest) {
             return Status::CreatedAtOutside;
         }
-        let now = sys::clock(libc::CLOCK_BOOTTIME);
-        if self.ceiling.as_mut().is_some_and(|ceiling| !ceiling.take(now)) {
-            return Status::OverCeiling;
+        match self.admission.admit(event.kind.into(), event.created_at.into(), id) {
+            Ok(()) => Status::Signed,
+            Err(Refusal::OverCeiling) => Status::OverCeiling,
+            Err(Refusal::NotRecorded) => Status::NotRecorded,
         }
-        let boot_s = (now / 1_000_000_000) as u32;
-        let row = Use { unix_ms, boot_s, created_at: event.created_at.into(), kind: event.kind.into(), id };
-        if self.record.as_mut().is_some_and(|record| !record.append(&row)) {
-            return Status::NotRecorded;
-        }
-        Status::Signed
     }
 }
 
@@ -196,7 +180,7 @@ fn configure(args: &[String]) -> Result<(String, Gate, bool), String> {
     if public_key.len() != 64 || !public_key.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
         return Err("the public key is not 64 lower-case hex digits".into());
     }
-    let mut gate = Gate { kinds: vec![0; 8192], created_at: None, ceiling: None, record: None };
+    let mut gate = Gate { kinds: vec![0; 8192], created_at: None, admission: Admission::new(ceiling)? };
     if kinds == "any" {
         gate.kinds.fill(0xff);
     } else {
@@ -210,26 +194,5 @@ fn configure(args: &[String]) -> Result<(String, Gate, bool), String> {
         };
         gate.created_at = Some((earliest, latest));
     }
-    if ceiling != "none" {
-        let [burst, tokens, seconds] = numbers(ceiling)?[..] else {
-            return Err("ceiling: three numbers expected".into());
-        };
-        gate.ceiling = Some(Ceiling::new(burst, tokens, seconds).ok_or("ceiling: no number may be 0")?);
-    }
     Ok((public_key.clone(), gate, record == "1"))
-}
-
-fn numbers<T: core::str::FromStr>(list: &str) -> Result<Vec<T>, String> {
-    list.split(',')
-        .filter(|n| !n.is_empty())
-        .map(|n| n.parse().map_err(|_| format!("'{n}' is not a number that fits")))
-        .collect()
-}
-
-/// This boot's random id, for a new record's header.
-fn boot_id() -> Result<[u8; 16], String> {
-    const PATH: &str = "/proc/sys/kernel/random/boot_id";
-    let text = std::fs::read_to_string(PATH).map_err(|e| format!("{PATH}: {e}"))?;
-    let id = u128::from_str_radix(&text.trim().replace('-', ""), 16).map_err(|e| format!("{PATH}: {e}"))?;
-    Ok(id.to_be_bytes())
 }

@@ -18,6 +18,9 @@ pub struct Policy {
     pub default_account: String,
     /// Bytes after which an alert log is rotated ([state] log_size).
     pub log_size: u64,
+    /// Sequenced-packet socket to the default account's ECDH holder, non-blocking on this side; `None`: no socket offers
+    /// encryption.
+    pub ecdh_fd: Option<i32>,
     /// The journal, opened for reading and appending.
     pub journal_fd: i32,
     /// This boot's random id (proc_sys_kernel(5)).
@@ -82,6 +85,12 @@ pub struct Socket {
     pub limits: Option<Limits>,
     /// Windows of the whole socket; `None`: unlimited.
     pub total: Option<Limits>,
+    /// Public keys (64 lower-case hex digits) that may be written to and read from; `None`: anybody's.
+    pub peers: Option<Vec<String>>,
+    /// What a principal may do with direct messages; `None`: unlimited.
+    pub dm: Option<DmLimits>,
+    /// How often a principal may encrypt and decrypt with nip44 and nip04; `None`: unlimited.
+    pub crypt: Option<CryptLimits>,
     /// Sessions that a principal may start in a minute.
     pub sessions_per_minute: u32,
     /// Live sessions of one principal; its least recently used one ends for a new one.
@@ -98,6 +107,28 @@ pub struct Limits {
     /// Signatures in 60 s.
     pub per_minute: u32,
     /// Signatures in 3600 s.
+    pub per_hour: u32,
+}
+
+/// Limits on direct messages, each of one principal's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DmLimits {
+    /// Gift wraps opened at once, after a while without any: the backlog of a reconnect.
+    pub unwrap_burst: u32,
+    /// Gift wraps opened in a minute, beyond that.
+    pub unwrap_per_minute: u32,
+    /// Gift wraps in a minute that turn out not to be for this key, or forged: strangers' junk.
+    pub failed_per_minute: u32,
+    /// Messages wrapped in a minute.
+    pub wrap_per_minute: u32,
+}
+
+/// Limits on nip44 and nip04, each of one principal's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CryptLimits {
+    /// In 60 s.
+    pub per_minute: u32,
+    /// In 3600 s.
     pub per_hour: u32,
 }
 
