@@ -58,6 +58,11 @@ impl Object {
         Some(self.0.swap_remove(at).1)
     }
 
+    /// Puts a member in, if there is a value.
+    pub fn put(&mut self, key: &str, value: Option<Value>) {
+        self.0.extend(value.map(|value| (key.to_owned(), value)));
+    }
+
     /// A key that occurs twice. Sorting keeps this at n log n for an object of many keys.
     fn duplicate(&self) -> Option<&str> {
         let mut keys: Vec<&str> = self.0.iter().map(|(key, _)| key.as_str()).collect();

@@ -8,10 +8,11 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use nsecd_policy::{Policy, StartSessions};
 use serde::{Deserialize, Serialize};
 
+use crate::budgets::{self, Budgets, Class};
 use crate::clock::Now;
-use crate::limits::Meter;
+use crate::limits::{Exceeded, Meter};
 use crate::principal::{Principal, User};
-use crate::row::{OfPrincipal, OfSession, OfTotal, OfUser, Row, Use};
+use crate::row::{OfPrincipal, OfSession, OfTotal, OfUser, Row, Spending, Use};
 use crate::session::{Session, Sessions, Terms, TokenHash};
 
 /// First sessions remembered for one uid on one socket (`start_sessions = "once"`). Whoever can make so many cgroups can
@@ -45,21 +46,26 @@ pub struct Meters {
     pub signatures: Meter,
     /// Sessions started.
     pub starts: Meter,
+    /// Encryption and direct messages.
+    #[serde(default)]
+    pub budgets: Budgets,
 }
 
 impl Meters {
     fn is_empty(&mut self, now: u64) -> bool {
-        self.signatures.is_empty(now) && self.starts.is_empty(now)
+        self.signatures.is_empty(now) && self.starts.is_empty(now) && self.budgets.is_empty(now)
     }
 
     fn raise(&mut self, other: &Meters) {
         self.signatures.raise(&other.signatures);
         self.starts.raise(&other.starts);
+        self.budgets.raise(&other.budgets);
     }
 
     fn carry(&mut self, from: u64, elapsed: u64, to: u64) {
         self.signatures.carry(from, elapsed, to);
         self.starts.carry(from, elapsed, to);
+        self.budgets.carry(from, elapsed, to);
     }
 }
 
@@ -86,6 +92,7 @@ struct Rules {
     limited: bool,
     total: bool,
     once: bool,
+    budgets: budgets::Rules,
 }
 
 /// One piece of a [`Ledger`] that a snapshot writes at a time.
@@ -120,6 +127,7 @@ impl Ledger {
             limited: s.limits.is_some(),
             total: s.total.is_some(),
             once: s.start_sessions == StartSessions::Once,
+            budgets: budgets::Rules::of(s),
         };
         Ledger {
             rules: policy.sockets.iter().map(rules).collect(),
@@ -153,6 +161,11 @@ impl Ledger {
         self.principals.get(&who)?.latch.as_ref()
     }
 
+    /// How one more of a class stands to a principal's budget.
+    pub fn over_budget(&self, who: Principal, class: Class, now: u64) -> Option<Exceeded> {
+        self.meters(who).budgets.check(class, &self.rules[usize::from(who.socket)].budgets, now)
+    }
+
     /// A socket's windows.
     pub fn total(&self, socket: u16) -> &Meter {
         &self.totals[usize::from(socket)]
@@ -177,6 +190,16 @@ impl Ledger {
             Row::Start(terms) => self.start(terms),
             Row::Sign(slot) => self.sign(slot),
             Row::Free(slot) => self.free(slot),
+            Row::Spend(Spending { who, class, at }) => {
+                self.last = *at;
+                let rules = self.rules[usize::from(who.socket)].budgets;
+                self.known(*who).meters.budgets.spend(*class, &rules, at.boot);
+            }
+            Row::Return(Spending { who, class, at }) => {
+                if let Some(known) = self.principals.get_mut(who) {
+                    known.meters.budgets.give_back(*class, at.boot);
+                }
+            }
             Row::End(hash) => drop(self.sessions.remove(hash)),
             Row::Session(OfSession { terms, signs, meter }) => {
                 self.sessions.insert(terms.clone(), *signs, meter.clone());

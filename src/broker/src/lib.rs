@@ -9,10 +9,13 @@
 
 #![deny(unsafe_code)]
 
+pub mod agreement;
 pub mod alert;
+pub mod budgets;
 pub mod clock;
 pub mod connection;
 pub mod crowd;
+pub mod errand;
 pub mod event;
 #[cfg(test)]
 mod fixture;

@@ -6,6 +6,7 @@
 
 use nsecd_policy::{Policy, Socket};
 
+use crate::budgets::Class;
 use crate::clock::Now;
 use crate::event::{Draft, Texts};
 use crate::ledger::Ledger;
@@ -13,7 +14,7 @@ use crate::limits::{Exceeded, Meter};
 use crate::principal::Principal;
 use crate::reply::{self, Code, Error};
 use crate::request::{Call, Crypto, Method, Token};
-use crate::row::{Row, Use};
+use crate::row::{Row, Spending, Use};
 use crate::session::{Denial, TokenHash};
 
 mod sessions;
@@ -39,6 +40,8 @@ pub enum Verdict {
     Limited(Refusal, u64),
     /// To the gate.
     Sign(Grant),
+    /// To the ECDH holder, with what was counted for it.
+    Errand(Spending),
 }
 
 /// A call that is answered at once.
@@ -183,7 +186,7 @@ impl Engine {
         self.offers(&call.method, who)?;
         let account = match call.method {
             // These name no account: what such a parameter says cannot contradict anything.
-            Method::ListAccounts | Method::SessionInfo(_) | Method::SessionRevoke(_) | Method::Crypto(_) => Ok(0),
+            Method::ListAccounts | Method::SessionInfo(_) | Method::SessionRevoke(_) | Method::Crypto { .. } => Ok(0),
             _ => self.account(call.account.as_deref(), presented, who),
         }?;
         if let Some(Presented { hash, .. }) = presented {
@@ -199,9 +202,7 @@ impl Engine {
             Method::SessionInfo(token) => self.info(token, who, now),
             Method::SessionRevoke(token) => self.revoke(token, who),
             Method::SignEvent(draft) => return self.sign(Wanted { draft, account, session, behind }, who, now),
-            Method::Crypto(crypto) => {
-                return Err(crypto.failure(Code::Unavailable, "not supported by this version of nsecd").into());
-            }
+            Method::Crypto { method, .. } => return self.errand(*method, who, now),
         }))
     }
 
@@ -237,7 +238,7 @@ impl Engine {
             Method::SignEvent(_) if !has(nsecd_policy::Method::SignEvent) => {
                 refuse(Code::Forbidden, format!("Method not allowed: sign_event: {WHY}"))
             }
-            Method::Crypto(crypto) if !has(class(*crypto)) => Err(crypto.failure(Code::Forbidden, WHY).into()),
+            Method::Crypto { method, .. } if !has(class(*method)) => Err(method.failure(Code::Forbidden, WHY).into()),
             _ => Ok(()),
         }
     }
@@ -312,6 +313,52 @@ impl Engine {
         let slot = Use { who, session, at: now };
         self.happen(Row::Sign(slot));
         Ok(Verdict::Sign(Grant { account, texts, slot }))
+    }
+
+    /// Counts an errand, where it can be counted before it is done.
+    fn errand(&mut self, method: Crypto, who: Principal, now: Now) -> Result<Verdict, Refusal> {
+        if self.policy.ecdh_fd.is_none() {
+            return Err(method.failure(Code::Unavailable, "no key agreement").into());
+        }
+        let class = match method {
+            Crypto::WrapDm => Class::Wrap,
+            Crypto::UnwrapGiftWrap => Class::Unwrap,
+            _ => Class::Crypt,
+        };
+        self.within_budget(method, who, class, now)?;
+        let spent = Spending { who, class, at: now };
+        if class != Class::Unwrap {
+            self.happen(Row::Spend(spent));
+        }
+        Ok(Verdict::Errand(spent))
+    }
+
+    fn within_budget(&self, method: Crypto, who: Principal, class: Class, now: Now) -> Result<(), Refusal> {
+        let Some(Exceeded { text, retry_after_ms }) = self.ledger.over_budget(who, class, now.boot) else {
+            return Ok(());
+        };
+        let mut error = method.failure(Code::RateLimited, &text);
+        error.retry_after_ms = Some(retry_after_ms.max(1));
+        Err(error.into())
+    }
+
+    /// An errand came to nothing for no fault of its own.
+    pub fn forgo(&mut self, spent: Spending) {
+        if spent.class != Class::Unwrap {
+            self.happen(Row::Return(spent));
+        }
+    }
+
+    /// A gift wrap has been opened, or has turned out not to be for this key, or forged. What it counts as is known only
+    /// now: strangers' junk must not use up what the owner's messages have.
+    ///
+    /// # Errors
+    /// The budget that it draws on is used up: nothing of it is to be told.
+    pub fn unwrapped(&mut self, who: Principal, opened: bool, now: Now) -> Result<(), Refusal> {
+        let class = if opened { Class::Unwrap } else { Class::Failed };
+        self.within_budget(Crypto::UnwrapGiftWrap, who, class, now)?;
+        self.happen(Row::Spend(Spending { who, class, at: now }));
+        Ok(())
     }
 
     fn allows_kind(&self, kind: u16, session: Option<&TokenHash>, who: Principal) -> Result<(), Refusal> {

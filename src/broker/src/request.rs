@@ -43,8 +43,15 @@ pub enum Method {
     SessionRevoke(String),
     /// sign_event
     SignEvent(Draft),
-    /// A method of a later version, its required fields present.
-    Crypto(Crypto),
+    /// One that needs a key agreement, its required fields present; the rest of them is [`errand`](crate::errand)'s.
+    Crypto {
+        /// Which.
+        method: Crypto,
+        /// Its fields.
+        fields: Object,
+        /// Bytes of the whole request.
+        size: usize,
+    },
 }
 
 /// The methods that need a key agreement.
@@ -80,6 +87,7 @@ impl Call {
     pub fn weight(&self) -> usize {
         match &self.method {
             Method::SignEvent(draft) => draft.weight(),
+            Method::Crypto { size, .. } => 2 * size,
             _ => size_of::<Call>(),
         }
     }
@@ -95,7 +103,7 @@ impl Method {
             Method::SessionInfo(_) => "session_info",
             Method::SessionRevoke(_) => "session_revoke",
             Method::SignEvent(_) => "sign_event",
-            Method::Crypto(crypto) => crypto.name(),
+            Method::Crypto { method, .. } => method.name(),
         }
     }
 }
@@ -151,7 +159,7 @@ pub fn parse(text: &[u8]) -> Result<Call, Error> {
         Some(Value::Object(params)) => params,
         _ => Object::default(),
     };
-    let method = method(&name, &mut params).map_err(bad)?;
+    let method = method(&name, &mut params, text.len()).map_err(bad)?;
     let token = match params.take("session_token") {
         None | Some(Value::Null) => Token::None,
         Some(Value::String(token)) if !token.is_empty() => Token::Given(token),
@@ -165,7 +173,7 @@ pub fn parse(text: &[u8]) -> Result<Call, Error> {
     Ok(Call { method, token, account })
 }
 
-fn method(name: &str, params: &mut Object) -> Result<Method, String> {
+fn method(name: &str, params: &mut Object, size: usize) -> Result<Method, String> {
     Ok(match name {
         "get_public_key" => Method::GetPublicKey,
         "list_accounts" => Method::ListAccounts,
@@ -173,12 +181,12 @@ fn method(name: &str, params: &mut Object) -> Result<Method, String> {
         "session_info" => Method::SessionInfo(token(params.take("token"))?),
         "session_revoke" => Method::SessionRevoke(token(params.take("token"))?),
         "sign_event" => Method::SignEvent(Draft::from_params(params)?),
-        "nip44_encrypt" => crypto(Crypto::Nip44Encrypt, params)?,
-        "nip44_decrypt" => crypto(Crypto::Nip44Decrypt, params)?,
-        "nip04_encrypt" => crypto(Crypto::Nip04Encrypt, params)?,
-        "nip04_decrypt" => crypto(Crypto::Nip04Decrypt, params)?,
-        "wrap_dm" => crypto(Crypto::WrapDm, params)?,
-        "unwrap_gift_wrap" => crypto(Crypto::UnwrapGiftWrap, params)?,
+        "nip44_encrypt" => crypto(Crypto::Nip44Encrypt, params, size)?,
+        "nip44_decrypt" => crypto(Crypto::Nip44Decrypt, params, size)?,
+        "nip04_encrypt" => crypto(Crypto::Nip04Encrypt, params, size)?,
+        "nip04_decrypt" => crypto(Crypto::Nip04Decrypt, params, size)?,
+        "wrap_dm" => crypto(Crypto::WrapDm, params, size)?,
+        "unwrap_gift_wrap" => crypto(Crypto::UnwrapGiftWrap, params, size)?,
         other => return Err(unknown(other)),
     })
 }
@@ -191,7 +199,7 @@ fn unknown(name: &str) -> String {
     format!("Unknown method: {shown}")
 }
 
-fn crypto(method: Crypto, params: &Object) -> Result<Method, String> {
+fn crypto(method: Crypto, params: &mut Object, size: usize) -> Result<Method, String> {
     let given = |field: &&str| match params.get(field) {
         None | Some(Value::Null) => false,
         Some(Value::String(text)) => !text.is_empty(),
@@ -203,8 +211,18 @@ fn crypto(method: Crypto, params: &Object) -> Result<Method, String> {
         None if method == Crypto::WrapDm && params.get("message").is_none() => {
             Err("Missing required field: message".to_owned())
         }
-        None => Ok(Method::Crypto(method)),
+        None => Ok(Method::Crypto { method, fields: fields(params), size }),
     }
+}
+
+/// All but what every method may have, which is taken later.
+fn fields(params: &mut Object) -> Object {
+    let common = ["session_token", "account"].map(|name| (name, params.take(name)));
+    let fields = std::mem::take(params);
+    for (name, value) in common {
+        params.put(name, value);
+    }
+    fields
 }
 
 fn token(value: Option<Value>) -> Result<String, String> {
@@ -406,7 +424,8 @@ mod tests {
             assert_eq!(error(text), format!("Missing required field: {field}"));
         }
         let ok = br#"{"method":"wrap_dm","params":{"recipientPubkey":"x","message":""}}"#;
-        assert_eq!(parse(ok).expect("a call").method, Method::Crypto(Crypto::WrapDm));
+        let method = parse(ok).expect("a call").method;
+        assert!(matches!(method, Method::Crypto { method: Crypto::WrapDm, size, .. } if size == ok.len()));
         let failure = Crypto::Nip44Encrypt.failure(Code::Unavailable, "x").line();
         assert_eq!(failure, r#"{"result":null,"error":"nip44_encrypt failed: x","code":"unavailable"}"#);
     }

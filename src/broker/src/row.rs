@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::budgets::Class;
 use crate::clock::Now;
 use crate::ledger::{Latch, Meters};
 use crate::limits::Meter;
@@ -30,6 +31,10 @@ pub enum Row {
     Sign(Use),
     /// That slot is given back, since no signature came of it.
     Free(Use),
+    /// Something is counted in a budget of a principal's.
+    Spend(Spending),
+    /// It came to nothing, and is not.
+    Return(Spending),
     /// A session has ended before its time.
     End(TokenHash),
     /// A snapshot's: a session as it is.
@@ -66,6 +71,18 @@ pub struct Use {
     pub who: Principal,
     /// With which session.
     pub session: Option<TokenHash>,
+    /// When.
+    pub at: Now,
+}
+
+/// One of a class, in a principal's budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spending {
+    /// Whose.
+    pub who: Principal,
+    /// Of which class.
+    pub class: Class,
     /// When.
     pub at: Now,
 }
@@ -147,6 +164,7 @@ impl Row {
             Row::Start(start) => terms(start),
             Row::Session(session) => terms(&mut session.terms),
             Row::Sign(slot) | Row::Free(slot) => socket(&mut slot.who.socket),
+            Row::Spend(spent) | Row::Return(spent) => socket(&mut spent.who.socket),
             Row::Principal(of) => {
                 // A latch to an account that is gone allows nothing; it must not become none.
                 if let Some(latch) = &mut of.latch

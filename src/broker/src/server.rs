@@ -4,20 +4,23 @@
 //! gate; every wait is an entry in epoll, in the queues or in the table of due times.
 
 mod accept;
+mod errands;
 mod outside;
 mod requests;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags, EpollTimeout};
 use nsecd_policy::Policy;
 
+use crate::agreement::{Agreements, Request};
 use crate::alert::AlertLog;
 use crate::clock::{Clock, Now};
 use crate::connection::{Connection, Input, State};
 use crate::crowd::{Crowd, Stand};
+use crate::errand::Errand;
 use crate::gate::Gate;
 use crate::journal::Journal;
 use crate::policy::Engine;
@@ -25,6 +28,7 @@ use crate::principal::Principal;
 use crate::queue::Queues;
 use crate::reply::{Code, Error};
 use crate::row::Use;
+use errands::Trip;
 
 /// Milliseconds from a request's first byte to its last.
 const REQUEST: u64 = 30_000;
@@ -54,6 +58,7 @@ const LISTENER: u64 = 1 << 56;
 const GATE: u64 = 2 << 56;
 const CONTROL: u64 = 3 << 56;
 const POLICY: u64 = 4 << 56;
+const ECDH: u64 = 5 << 56;
 const CLASS: u64 = 0xff << 56;
 
 /// The end of the broker, in an operator's words; empty for the end that was asked for.
@@ -76,12 +81,22 @@ struct Client {
 struct Job {
     client: u64,
     who: Principal,
-    slot: Use,
-    /// What the reply has of the event before its id and signature.
-    unsigned: String,
     account: usize,
     kind: u16,
     token: Option<String>,
+    then: Then,
+}
+
+/// What a signature is for.
+enum Then {
+    /// The reply to sign_event.
+    Event {
+        slot: Use,
+        /// What the reply has of the event before its id and signature.
+        unsigned: String,
+    },
+    /// The next step of wrap_dm.
+    Seal(Box<(Trip, Errand)>),
 }
 
 /// The broker's state.
@@ -94,6 +109,13 @@ pub struct Server<C: Clock> {
     listeners: Vec<OwnedFd>,
     alerts: Vec<AlertLog>,
     gates: Vec<Gate<Job>>,
+    /// To the ECDH holder, if there is one.
+    agreements: Option<Agreements<(Trip, Errand)>>,
+    /// Agreements that were over its ceiling, and when they are tried again.
+    stalled: VecDeque<(Request, (Trip, Errand))>,
+    retry_at: u64,
+    /// The account that encryption is done with: its number and public key.
+    encrypting: Option<(usize, String)>,
     control: OwnedFd,
     clients: HashMap<u64, Client>,
     next_client: u64,
@@ -132,6 +154,8 @@ pub struct Files {
     pub alerts: Vec<AlertLog>,
     /// One for each account.
     pub gates: Vec<OwnedFd>,
+    /// To the ECDH holder, if there is one.
+    pub ecdh: Option<OwnedFd>,
 }
 
 impl<C: Clock> Server<C> {
@@ -155,6 +179,9 @@ impl<C: Clock> Server<C> {
         for (i, gate) in files.gates.iter().enumerate() {
             epoll.add(gate, readable(GATE, i))?;
         }
+        if let Some(ecdh) = &files.ecdh {
+            epoll.add(ecdh, readable(ECDH, 0))?;
+        }
         epoll.add(&files.control, readable(CONTROL, 0))?;
         epoll.add(&files.policy, readable(POLICY, 0))?;
         // The pipe is only ever watched for its end; the policy has been read from it.
@@ -167,6 +194,14 @@ impl<C: Clock> Server<C> {
             listeners: files.listeners,
             alerts: files.alerts,
             gates: files.gates.into_iter().map(Gate::new).collect(),
+            agreements: files.ecdh.map(Agreements::new),
+            stalled: VecDeque::new(),
+            retry_at: 0,
+            encrypting: policy
+                .accounts
+                .iter()
+                .position(|a| a.name == policy.default_account)
+                .map(|i| (i, policy.accounts[i].public_key.clone())),
             control: files.control,
             clients: HashMap::new(),
             next_client: 0,
@@ -219,7 +254,8 @@ impl<C: Clock> Server<C> {
         let now = self.clock.now().boot;
         let first = self.due.first().map_or(u64::MAX, |(due, _)| *due);
         let waiting = self.queues.next().unwrap_or(u64::MAX);
-        let due = first.min(waiting).min(self.next_sweep).min(self.draining.unwrap_or(u64::MAX));
+        let stalled = if self.stalled.is_empty() { u64::MAX } else { self.retry_at };
+        let due = first.min(waiting).min(stalled).min(self.next_sweep).min(self.draining.unwrap_or(u64::MAX));
         if due <= now {
             return EpollTimeout::ZERO;
         }
@@ -233,6 +269,7 @@ impl<C: Clock> Server<C> {
         match data & CLASS {
             LISTENER => self.accept(index),
             GATE => self.gate_ready(index)?,
+            ECDH => self.agreements_ready()?,
             CONTROL => self.control_ready()?,
             POLICY => return Err("the supervisor is gone".to_owned()),
             _ => self.client_ready(data, events),
@@ -469,6 +506,7 @@ impl<C: Clock> Server<C> {
             }
         }
         self.renew_journal(now);
+        self.retry_agreements(now);
         match self.draining {
             Some(until) if self.clients.is_empty() || now.boot >= until => Err(End::new()),
             _ => Ok(()),

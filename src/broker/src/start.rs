@@ -139,7 +139,7 @@ fn read_exact(mut buffer: &mut [u8]) -> Result<(), String> {
 fn highest_fd(policy: &Policy) -> i32 {
     let sockets = policy.sockets.iter().flat_map(|s| [s.listener_fd, s.alert_fd]);
     let gates = policy.accounts.iter().map(|a| a.gate_fd);
-    sockets.chain(gates).chain(policy.syslog_fd).chain([policy.journal_fd]).fold(POLICY, i32::max)
+    sockets.chain(gates).chain(policy.syslog_fd).chain(policy.ecdh_fd).chain([policy.journal_fd]).fold(POLICY, i32::max)
 }
 
 fn take_files(policy: &Policy) -> nix::Result<Files> {
@@ -153,5 +153,6 @@ fn take_files(policy: &Policy) -> nix::Result<Files> {
         listeners: all(policy.sockets.iter().map(|s| s.listener_fd).collect()),
         alerts: policy.sockets.iter().map(alert).collect(),
         gates: all(policy.accounts.iter().map(|a| a.gate_fd).collect()),
+        ecdh: policy.ecdh_fd.map(sys::take),
     })
 }

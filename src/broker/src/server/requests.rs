@@ -1,6 +1,6 @@
 //! A request's way: framed, parsed, decided, asked of the gate, answered.
 
-use super::{Job, Server};
+use super::{Job, Server, Then};
 use crate::alert::Alert;
 use crate::clock::{Clock, Now};
 use crate::connection::{Connection, State};
@@ -105,6 +105,7 @@ impl<C: Clock> Server<C> {
             }
             Verdict::Refused(refusal) => self.refused(id, &call, refusal, now),
             Verdict::Sign(grant) => self.ask(id, &call, grant),
+            Verdict::Errand(spent) => self.set_out(id, &call, spent),
             Verdict::Limited(refusal, 0) => self.refused(id, &call, refusal, now),
             Verdict::Limited(refusal, seconds) => self.wait(id, call, refusal, seconds, now),
         }
@@ -112,7 +113,7 @@ impl<C: Clock> Server<C> {
 
     /// The verdict, and what it changed in the journal: what is not there could be done again after a restart.
     fn consult(&mut self, call: &Call, who: Principal, behind: bool, now: Now) -> Verdict {
-        let lasting = matches!(call.method, Method::SignEvent(_) | Method::SessionStart { .. });
+        let lasting = matches!(call.method, Method::SignEvent(_) | Method::SessionStart { .. } | Method::Crypto { .. });
         if lasting && !self.can_keep(now) {
             return not_kept();
         }
@@ -184,6 +185,8 @@ impl<C: Clock> Server<C> {
                 self.queues.served(who);
                 self.ask(id, &call, grant);
             }
+            // Only signatures wait.
+            Verdict::Errand(spent) => self.set_out(id, &call, spent),
             Verdict::Answer(answer) => self.answered(id, &call, &answer, now),
             Verdict::Refused(refusal) | Verdict::Limited(refusal, _) => self.refused(id, &call, refusal, now),
         }
@@ -214,7 +217,7 @@ impl<C: Clock> Server<C> {
     }
 
     /// Charges a connection for bytes that it is going to hold; false if its principal's or the common budget is used up.
-    fn afford(&mut self, id: u64, weight: usize) -> bool {
+    pub(super) fn afford(&mut self, id: u64, weight: usize) -> bool {
         let Some(client) = self.clients.get_mut(&id) else { return false };
         let who = client.connection.who;
         let (charged, within) = self.crowd.charge(who, client.charged, client.connection.weight() + weight);
@@ -236,7 +239,8 @@ impl<C: Clock> Server<C> {
         let (kind, token) = facts(call);
         let now = self.clock.now().boot;
         let Texts { canonical, unsigned } = texts;
-        let job = Job { client: id, who, slot, unsigned, account, kind: kind.unwrap_or_default(), token };
+        let then = Then::Event { slot, unsigned };
+        let job = Job { client: id, who, account, kind: kind.unwrap_or_default(), token, then };
         self.gates[account].ask(&canonical, job, now);
         // A gate that is gone shows in epoll as well: the loop ends there, with the reason.
         if let Err(why) = self.push_gate(account) {
@@ -248,15 +252,31 @@ impl<C: Clock> Server<C> {
     pub(super) fn signed(&mut self, answer: Answer<Job>) {
         let now = self.clock.now();
         let Answer { job, id, status, signature } = answer;
-        if status != Status::Signed {
-            self.give_back(job.slot);
-        }
-        let error = match status {
-            Status::Signed => {
+        let outcome = self.outcome(status, &job, now).map(|()| (id, signature));
+        match (job.then, outcome) {
+            (Then::Seal(errand), outcome) => self.sealed(*errand, outcome, now),
+            (Then::Event { unsigned, .. }, Ok(_)) => {
                 self.note_served();
-                self.answer(job.client, &reply::signed(&job.unsigned, &id, &signature));
-                return self.advance(job.client);
+                self.answer(job.client, &reply::signed(&unsigned, &id, &signature));
             }
+            (Then::Event { slot, .. }, Err(error)) => {
+                self.give_back(slot);
+                let verb = if error.code == Code::RateLimited { "rate-limited" } else { "rejected" };
+                // The reference daemon names the kind where it was the reason.
+                let kind = (error.code != Code::RateLimited).then_some(job.kind);
+                let (method, token) = ("sign_event", job.token);
+                let alert = Alert { method, verb, text: &error.text, kind, token, urgent: false };
+                self.alert(usize::from(job.who.socket), &alert, now);
+                self.answer(job.client, &error.line());
+            }
+        }
+        self.advance(job.client);
+    }
+
+    /// What a gate's verdict means to whoever asked.
+    fn outcome(&mut self, status: Status, job: &Job, now: Now) -> Result<(), Error> {
+        Err(match status {
+            Status::Signed => return Ok(()),
             Status::OverCeiling => {
                 let mut error = Error::new(Code::RateLimited, "Rate limit: account ceiling reached");
                 error.retry_after_ms = Some(self.policy.accounts[job.account].ceiling_period_ms);
@@ -279,14 +299,7 @@ impl<C: Clock> Server<C> {
                 self.tell_operator(now, &text);
                 Error::new(Code::Unavailable, "Signing failed")
             }
-        };
-        let verb = if error.code == Code::RateLimited { "rate-limited" } else { "rejected" };
-        // The reference daemon names the kind where it was the reason.
-        let kind = (error.code != Code::RateLimited).then_some(job.kind);
-        let alert = Alert { method: "sign_event", verb, text: &error.text, kind, token: job.token, urgent: false };
-        self.alert(usize::from(job.who.socket), &alert, now);
-        self.answer(job.client, &error.line());
-        self.advance(job.client);
+        })
     }
 
     /// At most one line in a while: agents choose how often a gate refuses.
@@ -319,7 +332,7 @@ impl<C: Clock> Server<C> {
     }
 
     /// Starts a reply, if the client is still there.
-    fn answer(&mut self, id: u64, line: &str) {
+    pub(super) fn answer(&mut self, id: u64, line: &str) {
         let now = self.clock.now().boot;
         if let Some(client) = self.clients.get_mut(&id) {
             client.connection.heard = now;
@@ -340,7 +353,7 @@ fn note_beginning(connection: &mut Connection, now: u64) {
 }
 
 /// What an alert says of a call: its kind, and the first digits of its token's hash.
-fn facts(call: &Call) -> (Option<u16>, Option<String>) {
+pub(super) fn facts(call: &Call) -> (Option<u16>, Option<String>) {
     let kind = match &call.method {
         Method::SignEvent(draft) => Some(draft.kind),
         _ => None,
@@ -355,7 +368,7 @@ fn facts(call: &Call) -> (Option<u16>, Option<String>) {
 }
 
 /// 32 bytes for a token. Without the kernel's generator there can be no token, and so no broker.
-fn random() -> [u8; 32] {
+pub(super) fn random() -> [u8; 32] {
     let mut bytes = [0; 32];
     if nsecd_sandbox::sys::random(&mut bytes).is_err() {
         nsecd_sandbox::sys::exit(5);

@@ -72,6 +72,7 @@ impl Bench {
             listeners: Vec::new(),
             alerts: vec![alerts],
             gates: vec![broker.into()],
+            ecdh: None,
         };
         let clock = Hand(Rc::new(Cell::new(1_000_000)));
         let engine = Engine::new(policy.clone(), Ledger::new(&policy));
