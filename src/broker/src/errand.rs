@@ -116,7 +116,7 @@ impl Errand {
                 let Some(Value::Object(event)) = fields.object.get("event") else {
                     return Err(fields.failure("event must be an object"));
                 };
-                let wrap = GiftWrap::verify(event.clone()).map_err(|e| unwrapping(e))?;
+                let wrap = GiftWrap::verify(event.clone()).map_err(unwrapping)?;
                 let request = Request { op: Op::GiftWrap, peer: *wrap.author(), nonce: *wrap.nonce() };
                 (State::Unwrap(wrap), request)
             }
