@@ -1,40 +1,10 @@
 //! A session belongs to one principal; other users of the same socket have their own sessions and windows.
 
+use crate::support::ctl::{ALICE, BOB, ctl, session, sign};
 use crate::support::daemon::Setup;
 use crate::support::{Nsecd, PUBLIC_KEY, event, not_root};
-use serde_json::Value;
-use std::io::Write;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
-
-const ALICE: u32 = 23_431;
-const BOB: u32 = 23_432;
 
 const SHARED: &str = "path = \"/run/x.sock\"\nmode = \"0666\"\nkinds = [1]\ntokenless = [1]\n";
-
-/// nsecctl run by another user; `input` is its standard input. Its exit code and reply.
-fn ctl(nsecd: &Nsecd, uid: u32, arguments: &[&str], input: &str) -> (i32, Value) {
-    let copy = nsecd.dir.join("nsecctl");
-    let program = if copy.exists() { copy } else { nsecd.dir.program(env!("CARGO_BIN_EXE_nsecctl").as_ref()) };
-    let mut command = Command::new(program);
-    command.arg("--socket").arg(&nsecd.socket).args(arguments).env_clear().uid(uid).gid(uid);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    // It may not read its input at all.
-    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-    let output = child.wait_with_output().unwrap();
-    (output.status.code().unwrap(), serde_json::from_slice(&output.stdout).unwrap_or(Value::Null))
-}
-
-fn sign(nsecd: &Nsecd, uid: u32, token: &str) -> (i32, Value) {
-    ctl(nsecd, uid, &["sign", "--kind", "1", "--token-file", "-"], token)
-}
-
-fn session(nsecd: &Nsecd, uid: u32) -> String {
-    let (code, reply) = ctl(nsecd, uid, &["session", "start", "--scope", "1"], "");
-    assert_eq!(code, 0, "{reply}");
-    reply["session"]["token"].as_str().unwrap().into()
-}
 
 #[test]
 fn with_first_use_the_first_user_owns_a_token_and_every_other_is_refused() {

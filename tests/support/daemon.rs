@@ -63,6 +63,8 @@ pub struct Nsecd {
     ended: OwnedFd,
     /// Roles that may outlive a supervisor that did not end them itself.
     orphans: Mutex<Vec<(i32, OwnedFd)>>,
+    /// What it was started with, for the next start.
+    started_by: Option<(Command, Option<u32>)>,
     /// Everything of this instance lies in it.
     pub dir: Dir,
     /// The first agent socket.
@@ -129,6 +131,13 @@ impl Setup {
         Setup { dir, uid, command, socket }
     }
 
+    /// The same with another state directory.
+    pub fn state_in(mut self, state: &Path) -> Setup {
+        let old = self.dir.join("state");
+        self.rewrite(|argument| if *argument == *old { state.into() } else { argument.into() });
+        self
+    }
+
     /// Makes `bytes` the credential `nsec`.
     pub fn credential(mut self, bytes: &[u8]) -> Setup {
         self.dir.file("credentials/nsec", 0o400, self.uid, bytes);
@@ -166,6 +175,8 @@ impl Setup {
 
     fn launch(mut self) -> Result<Nsecd, Exit> {
         let path = self.dir.join("notify");
+        // That of the start before.
+        let _ = fs::remove_file(&path);
         let notify = UnixDatagram::bind(&path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
         let stderr = fs::File::create(self.dir.join("stderr")).unwrap();
@@ -185,7 +196,8 @@ impl Setup {
                     let size = notify.recv(&mut message).unwrap();
                     if message[..size].split(|b| *b == b'\n').any(|line| line == b"READY=1") {
                         let orphans = Mutex::default();
-                        return Ok(Nsecd { child, ended, orphans, dir: self.dir, socket: self.socket });
+                        let started_by = Some((self.command, self.uid));
+                        return Ok(Nsecd { child, ended, orphans, started_by, dir: self.dir, socket: self.socket });
                     }
                 }
                 [1, ..] => {
@@ -255,6 +267,22 @@ impl Nsecd {
         self.reap();
         let stderr = self.stderr();
         Exit { code, stderr, dir: std::mem::replace(&mut self.dir, Dir::new(None)) }
+    }
+
+    /// Ends the supervisor by `signal`, and gives back what it was started with: the same directory, socket, configuration.
+    pub fn stopped(mut self, signal: Signal) -> Setup {
+        self.signal(signal);
+        assert!(!sys::wait_any(&[self.ended.as_fd()]).is_empty(), "nsecd does not end:\n{}", self.stderr());
+        let status = self.child.wait().unwrap();
+        self.reap();
+        assert!(signal == Signal::SIGKILL || status.success(), "{status}:\n{}", self.stderr());
+        let (command, uid) = self.started_by.take().unwrap();
+        Setup { dir: std::mem::replace(&mut self.dir, Dir::new(None)), uid, command, socket: self.socket.clone() }
+    }
+
+    /// Ends it by `signal` and starts it again.
+    pub fn restarted(self, signal: Signal) -> Nsecd {
+        self.stopped(signal).start()
     }
 
     fn orphans(&self) -> MutexGuard<'_, Vec<(i32, OwnedFd)>> {

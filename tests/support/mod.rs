@@ -6,6 +6,7 @@
 pub mod cgroup;
 pub mod client;
 pub mod container;
+pub mod ctl;
 pub mod daemon;
 pub mod dir;
 pub mod ecdh;
