@@ -51,7 +51,7 @@ pub fn open(policy: &Policy, now: Now) -> Open {
 /// # Errors
 /// The file's, not its content's.
 pub fn replay(file: &File, policy: &Policy, ledger: &mut Ledger, now: Now) -> io::Result<Found> {
-    let mut reader = Reader { policy, ledger, found: Found::default(), before: None, bad: 0 };
+    let mut reader = Reader { policy, ledger, found: Found::default(), before: None, bad: 0, cut: false };
     let mut buffer = Vec::new();
     let mut chunk = vec![0; CHUNK];
     loop {
@@ -93,11 +93,15 @@ struct Reader<'a> {
     before: Option<Names>,
     /// Unreadable lines since the last good one.
     bad: usize,
+    /// Whether the last of them may have been cut short.
+    cut: bool,
 }
 
 impl Reader<'_> {
     fn line(&mut self, line: &[u8]) {
         if line.is_empty() {
+            // A row cut short has no newline but the one that the next broker begins with. Two: it was written whole.
+            self.cut = false;
             return;
         }
         match Row::parse(line) {
@@ -109,13 +113,16 @@ impl Reader<'_> {
                 self.blame();
                 self.row(row);
             }
-            _ => self.bad += 1,
+            _ => {
+                self.bad += 1;
+                self.cut = true;
+            }
         }
     }
 
     /// A broker began here, so the one before it had ended: one unfinished row is no wonder.
     fn excuse(&mut self) {
-        if self.bad == 1 && self.before.is_some() {
+        if self.bad == 1 && self.cut && self.before.is_some() {
             self.found.torn += 1;
             self.bad = 0;
         }
