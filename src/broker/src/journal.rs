@@ -103,7 +103,9 @@ impl Journal {
         if !ok && matches!(self.replacement, Some(Replacement::Writing(..))) {
             self.replacement = None;
         }
-        self.sheet.append(line.as_bytes())
+        // One that may have the journal's name already has to have the row as well.
+        let named = matches!(self.replacement, Some(Replacement::Named(_)));
+        self.sheet.append(line.as_bytes()) && (ok || !named)
     }
 
     /// Whether a snapshot is being written, and [`step`](Journal::step) should be called soon.
