@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, renameat};
+use nix::fcntl::{OFlag, RenameFlags, renameat, renameat2};
 use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
@@ -100,10 +100,11 @@ impl Journal {
                 let text = format!("{MOST_ASIDE} damaged journals lie beside {}: move them away", self.path.display());
                 return Err(Fault::new(text));
             };
-            rename(&dir, name, &aside)?;
+            set_aside(&dir, name, &aside)?;
             log::error!("the damaged journal is kept as {}", dir.path().join(&aside).display());
+        } else {
+            rename(&dir, &suffixed(name, "next"), name)?;
         }
-        rename(&dir, &suffixed(name, "next"), name)?;
         self.file = next;
         Ok(())
     }
@@ -145,7 +146,7 @@ fn look(file: &File) -> std::io::Result<Seen> {
     let start = &start[..n];
     let first = start.iter().position(|b| !b.is_ascii_whitespace()).map_or(&[][..], |i| &start[i..]);
     Ok(match first {
-        [] => Seen::Ours,
+        [] if n < 64 => Seen::Ours,
         [b'{' | b'[', ..] => Seen::Reference,
         _ if first.len() > 9 && first[..8].iter().all(u8::is_ascii_hexdigit) && first[8] == b' ' => Seen::Ours,
         _ => Seen::Foreign,
@@ -161,6 +162,27 @@ fn suffixed(name: &OsStr, suffix: &str) -> OsString {
     suffixed.push(".");
     suffixed.push(suffix);
     suffixed
+}
+
+/// Gives the new journal the name of the old one, and the old one this. At no time is there no journal: whoever ends nsecd
+/// then would have it begin with nothing used.
+fn set_aside(dir: &Dir, name: &OsStr, aside: &OsStr) -> Result<(), Fault> {
+    let next = suffixed(name, "next");
+    match renameat2(dir, next.as_os_str(), dir, name, RenameFlags::RENAME_EXCHANGE) {
+        Ok(()) => {
+            // The new one is the journal now, whatever the old one is called.
+            if let Err(why) = rename(dir, &next, aside) {
+                log::warn!("{why}");
+            }
+            Ok(())
+        }
+        // A file system that cannot exchange names.
+        Err(Errno::EINVAL | Errno::ENOSYS) => {
+            rename(dir, name, aside)?;
+            rename(dir, &next, name).inspect_err(|_| drop(rename(dir, aside, name)))
+        }
+        Err(e) => Err(e).or_fault(|| format!("renaming {}", dir.path().join(&next).display())),
+    }
 }
 
 fn rename(dir: &Dir, from: &OsStr, to: &OsStr) -> Result<(), Fault> {
