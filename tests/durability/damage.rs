@@ -5,10 +5,12 @@
 
 use super::{Strike, journal, struck, until};
 use crate::support::client::{code, refusal};
-use crate::support::{Nsecd, PUBLIC_KEY, event};
+use crate::support::daemon::Setup;
+use crate::support::{Nsecd, PUBLIC_KEY, event, missing, not_root, process, sys};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use std::fs;
+use std::time::Instant;
 
 const CONFIG: &str = "[limits]\nsessions_per_minute = 100\n[[socket]]\npath = \"/run/x.sock\"\nkinds = [1]\n\
                       tokenless = [1]\nlimits = { burst = 3, burst_window = \"1h\" }\ntotal = \"none\"\n";
@@ -104,5 +106,41 @@ fn a_row_cut_short_is_dropped_with_a_warning_and_nothing_else_changes() {
         assert_eq!(stderr.contains("cut short"), cut > 1, "{stderr}");
         assert!(!stderr.contains("cannot be read") && !nsecd.dir.join("state/journal.damaged.1").exists(), "{stderr}");
         assert!(fs::read(&path).unwrap().starts_with(&text[..text.len() - cut]));
+    }
+}
+
+/// Two names change where a damaged journal is kept: nsecd may end before either.
+#[test]
+fn an_nsecd_that_ends_while_it_puts_a_damaged_journal_aside_forgives_nothing() {
+    if not_root("tracing what is not dumpable") || missing("strace", "--version") {
+        return;
+    }
+    for when in [1, 2] {
+        let nsecd = Nsecd::start(CONFIG);
+        let mut client = nsecd.connect();
+        client.session(json!({"scope": "1"}));
+        for _ in 0..3 {
+            event::signed(&client.sign(1, None), PUBLIC_KEY);
+        }
+        let socket = nsecd.socket.clone();
+        let setup = nsecd.stopped(Signal::SIGTERM);
+        let state = setup.dir.join("state");
+        let mut text = fs::read(state.join("journal")).unwrap();
+        flip(&mut text, "start");
+        fs::write(state.join("journal"), &text).unwrap();
+        let nsecd = setup.killed_at("renameat", when).start();
+        let settled = || ["journal", "journal.damaged.1"].iter().all(|name| state.join(name).exists());
+        let patience = Instant::now() + sys::PATIENCE;
+        while !process::name(nsecd.pid()).is_empty() && !settled() {
+            assert!(Instant::now() < patience, "neither ended nor done");
+            std::thread::yield_now();
+        }
+        nsecd.signal(Signal::SIGKILL);
+        let exit = nsecd.wait();
+        assert!(exit.stderr.contains("cannot be read"), "{}", exit.stderr);
+        let again = Setup::at(socket.to_str().unwrap(), CONFIG);
+        fs::remove_dir(again.dir.join("state")).unwrap();
+        fs::rename(exit.dir.join("state"), again.dir.join("state")).unwrap();
+        assert_eq!(code(&again.start().connect().sign(1, None)), "rate_limited", "before rename {when}");
     }
 }

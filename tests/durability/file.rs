@@ -59,7 +59,8 @@ fn a_full_journal_is_replaced_and_nothing_is_forgotten() {
         round(&mut client, &mut tokens);
     }
     let size = fs::metadata(&path).unwrap().len();
-    assert!(largest > 1 << 20 && size < largest / 2, "{size} bytes after {largest}");
+    // Seen last before the round in which it grew over a mebibyte.
+    assert!(largest > 1 << 19 && size < largest / 2, "{size} bytes after {largest}");
     assert!(!nsecd.dir.join("state/journal.next").exists());
     // Once more, to be sure that the new file is the one that is written to.
     round(&mut client, &mut tokens);

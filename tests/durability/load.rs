@@ -103,7 +103,7 @@ fn two_hundred_killed_brokers_and_gates_and_twenty_restarts_under_load_lose_and_
     let world = World { socket: &socket, down: RwLock::new(()), over: AtomicBool::new(false) };
     let created_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let mut nsecd = setup.start();
-    let holder = nsecd.connect().public_key();
+    let key = nsecd.connect().public_key();
     let (nsecd, agents) = thread::scope(|scope| {
         let world = &world;
         let agents: Vec<_> = (0..CLIENTS).map(|n| scope.spawn(move || agent(world, n, created_at))).collect();
@@ -119,7 +119,7 @@ fn two_hundred_killed_brokers_and_gates_and_twenty_restarts_under_load_lose_and_
         world.over.store(true, Ordering::Relaxed);
         (nsecd, agents.into_iter().map(|agent| agent.join().unwrap()).collect::<Vec<_>>())
     });
-    assert_eq!(nsecd.connect().public_key(), holder);
+    assert_eq!(nsecd.connect().public_key(), key);
     let mut rows: HashMap<String, usize> = HashMap::new();
     for id in recorded(&nsecd.dir.join("state/default.record")) {
         *rows.entry(id).or_default() += 1;

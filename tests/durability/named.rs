@@ -82,6 +82,7 @@ fn a_session_file_of_the_reference_daemons_or_anybody_elses_is_left_alone_and_th
     is_left_alone("sessions.json", |path| write(path, 0o644, reference));
     is_left_alone("empty-object.json", |path| write(path, 0o600, "{}"));
     is_left_alone("notes.txt", |path| write(path, 0o600, "what I want to remember\n"));
+    is_left_alone("blank.txt", |path| write(path, 0o600, &("\n".repeat(100) + "and then something")));
     is_left_alone("everybodys", |path| write(path, 0o666, ""));
     is_left_alone("directory", |path| fs::create_dir(path).unwrap());
     is_left_alone("fifo", |path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRUSR).unwrap());

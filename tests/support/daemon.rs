@@ -146,12 +146,18 @@ impl Setup {
     }
 
     /// Runs it under strace, which writes these calls of all its processes to the file `trace`.
-    pub fn traced(mut self, calls: &str) -> Setup {
+    pub fn traced(self, calls: &str) -> Setup {
+        self.straced(&[format!("--trace={calls}")])
+    }
+
+    /// Runs it under strace, which kills whoever of its processes is about to make its `when`-th call of these.
+    pub fn killed_at(self, calls: &str, when: u32) -> Setup {
+        self.straced(&[format!("--trace={calls}"), format!("--inject={calls}:signal=KILL:when={when}")])
+    }
+
+    fn straced(mut self, options: &[String]) -> Setup {
         let mut command = Command::new("strace");
-        command
-            .args(["--quiet=all", "--follow-forks", "-o"])
-            .arg(self.dir.join("trace"))
-            .arg(format!("--trace={calls}"));
+        command.args(["--quiet=all", "--follow-forks", "-o"]).arg(self.dir.join("trace")).args(options);
         command.arg(self.command.get_program()).args(self.command.get_args()).env_clear();
         for (name, value) in self.command.get_envs() {
             command.env(name, value.unwrap_or_default());
