@@ -1,7 +1,7 @@
 //! A journal that is not as nsecd left it: what cannot be read is said, kept, and never to an agent's advantage.
 //!
-//! Checked: where unreadable rows are passed over, where the damaged file is replaced without being kept, where the last row
-//! is dropped whether cut short or altered, and where a torn row is taken for damage, tests of this file fail.
+//! Checked: where unreadable rows are passed over, where the damaged file is not kept, or by two renames of which only the
+//! first may happen, where an altered last row is taken for a torn one, or a torn one for damage, tests of this file fail.
 
 use super::{Strike, journal, struck, until};
 use crate::support::client::{code, refusal};

@@ -1,7 +1,7 @@
 //! A14: the journal is nsecd's alone, holds no token, is appended to, and is replaced when it is full.
 //!
-//! Checked: with a new file on each start, with tokens in place of their hashes, without the snapshot's sessions, and with
-//! rows left out that come while a snapshot is written, a test of this file fails.
+//! Checked: with a new file on each start, with mode 0644, with tokens in place of their hashes, without the sessions in a
+//! new file, and without the rows that come while it is written, tests of this file fail.
 
 use super::{Strike, journal, struck};
 use crate::support::client::{self, refusal};
@@ -44,54 +44,61 @@ fn the_journal_is_nsecds_alone_holds_no_token_and_is_only_appended_to() {
 
 #[test]
 fn a_full_journal_is_replaced_and_nothing_is_forgotten() {
-    let config = "[limits]\nsessions_per_minute = 100000\nlive_sessions = 50\n[key]\nceiling = \"none\"\n\
+    let config = "[limits]\nsessions_per_minute = 100000\nlive_sessions = 600\n[key]\nceiling = \"none\"\n\
                   [[socket]]\npath = \"/run/x.sock\"\nkinds = [1, 7]\nlimits = \"none\"\ntotal = \"none\"\n";
-    let nsecd = Nsecd::start(config);
+    let mut nsecd = Nsecd::start(config);
     let path = journal(&nsecd);
     let inode = || fs::metadata(&path).unwrap().ino();
-    let (first, mut largest) = (inode(), 0);
+    let (first, mut largest, mut rounds) = (inode(), 0, 0);
     let mut client = nsecd.connect();
-    let mut tokens: Vec<String> = Vec::new();
-    // The snapshot is written while this goes on.
+    let old: Vec<String> = (0..20).map(|_| client.session(json!({"scope": "1,7", "ttl": 86400}))).collect();
+    let mut ended = Vec::new();
+    // The new file is written while this goes on.
     while inode() == first {
         largest = largest.max(fs::metadata(&path).unwrap().len());
         assert!(largest < 4 << 20, "never replaced");
-        round(&mut client, &mut tokens);
+        ended.push(round(&mut client, &old));
+        rounds += 1;
     }
     let size = fs::metadata(&path).unwrap().len();
     // Seen last before the round in which it grew over a mebibyte.
     assert!(largest > 1 << 19 && size < largest / 2, "{size} bytes after {largest}");
     assert!(!nsecd.dir.join("state/journal.next").exists());
-    // Once more, to be sure that the new file is the one that is written to.
-    round(&mut client, &mut tokens);
-    let live = tokens.split_off(tokens.len() - 50);
+    // Nobody has ended those of the round in which it was replaced, and the new ones those of twelve rounds ago.
+    let new = ended.split_off(rounds - 1).remove(0);
+    ended.truncate(rounds - 12);
     let info = |nsecd: &Nsecd| {
         let mut client = nsecd.connect();
-        live.iter().map(|t| client.ask("session_info", json!({ "token": t }))).collect::<Vec<_>>()
+        old.iter().chain(&new).map(|t| client.ask("session_info", json!({ "token": t }))).collect::<Vec<_>>()
     };
     let before = info(&nsecd);
-    assert!(before.iter().all(|i| i["session"]["signCount"] == 1), "{before:?}");
-    let mut nsecd = nsecd;
+    assert!(before[..old.len()].iter().all(|i| i["session"]["signCount"] == rounds), "{before:?}");
+    assert!(before[old.len()..].iter().all(|i| i["session"]["signCount"] == 0), "{before:?}");
     for how in [Strike::Broker, Strike::Kill] {
         nsecd = struck(nsecd, how);
         assert_eq!(info(&nsecd), before, "{how:?}");
+        let mut client = nsecd.connect();
+        for ended in &ended {
+            assert_eq!(refusal(&client.sign(1, Some(&ended[0]))), "Invalid session token");
+        }
     }
-    let mut client = nsecd.connect();
-    event::signed(&client.sign(1, Some(&live[0])), PUBLIC_KEY);
-    for ended in tokens.iter().step_by(50) {
-        assert_eq!(refusal(&client.sign(1, Some(ended))), "Invalid session token");
+    for token in &old {
+        event::signed(&nsecd.connect().sign(1, Some(token)), PUBLIC_KEY);
     }
 }
 
-/// A hundred sessions, requests and replies sent ahead of each other, and a signature with each of the last fifty.
-fn round(client: &mut Client, tokens: &mut Vec<String>) {
-    client.send(client::line("session_start", json!({"scope": "1,7", "ttl": 86400})).repeat(100));
-    for _ in 0..100 {
-        tokens.push(client.reply()["session"]["token"].as_str().unwrap().into());
-    }
+/// A signature with each of the old sessions, which keeps them, between new ones that make each other end; requests are
+/// sent ahead of the replies. The tokens of the new.
+fn round(client: &mut Client, old: &[String]) -> Vec<String> {
+    let start = client::line("session_start", json!({"scope": "1,7", "ttl": 86400}));
     let sign = |token| client::line("sign_event", json!({"kind": 1, "content": "x", "session_token": token}));
-    client.send(tokens[tokens.len() - 50..].iter().map(sign).collect::<String>());
-    for _ in 0..50 {
+    client.send(old.iter().map(|token| start.repeat(3) + &sign(token)).collect::<String>());
+    let mut new = Vec::new();
+    for _ in old {
+        for _ in 0..3 {
+            new.push(client.reply()["session"]["token"].as_str().unwrap().into());
+        }
         assert!(client.reply()["event"].is_object());
     }
+    new
 }

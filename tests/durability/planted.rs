@@ -1,6 +1,7 @@
 //! B26: what lies at the journal's names and is not ours is never followed, opened or replaced.
 //!
-//! Checked: with the look at what exists taken out of the supervisor's three uses of it, tests of this file fail.
+//! Checked: without `check_file` all but one of these fail; without the supervisor's look at the new file's, the journal's,
+//! or the kept file's name before it uses it, the one about that name.
 
 use super::{identity, journal, until};
 use crate::support::daemon::Setup;

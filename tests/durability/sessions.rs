@@ -1,7 +1,7 @@
 //! After the death of a broker, a gate or the daemon everything that a session or a window was still is.
 //!
-//! Checked: with a broker that does not read its journal, every test of this file fails; with one that does not write
-//! ends of sessions, or takes no latch from what it reads, the test about it does.
+//! Checked: with a broker that does not read its journal every test of this file fails; with one that writes no ends of
+//! sessions, or forgets what a first session allows, the test about it does.
 
 use super::{STRIKES, Strike, recorded, struck};
 use crate::support::client::{code, refusal, refused};
