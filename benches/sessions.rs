@@ -5,6 +5,8 @@
 //! broker's memory and the journal's size. Times are the median and the 99th percentile of so many single requests.
 //! Figures of a run are in docs/benchmarks.md.
 
+#![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
+
 #[path = "../tests/support/mod.rs"]
 mod support;
 
