@@ -153,3 +153,31 @@ fn starting_sessions_is_limited_too() {
     }
     assert_eq!(code(&client.ask("session_start", json!({"scope": "1"}))), "rate_limited");
 }
+
+/// B28. Checked: with a bucket of each socket's own, that is without the gate's, this fails.
+#[test]
+fn many_sockets_of_one_account_sign_no_more_than_its_ceiling() {
+    let socket = |name: &str| {
+        format!(
+            "[[socket]]\npath = \"@DIR@/{name}.sock\"\nkinds = [1]\ntokenless = [1]\nlimits = \"none\"\ntotal = \"none\"\n"
+        )
+    };
+    let names = ["a", "b", "c"];
+    let config = format!("[key]\nceiling = \"7, 1/h\"\n{}", names.map(socket).concat());
+    let nsecd = Nsecd::start(&config);
+    // The first socket's path is the harness's.
+    let paths = [nsecd.socket.clone(), nsecd.dir.join("b.sock"), nsecd.dir.join("c.sock")];
+    let signed: u32 = (0..4)
+        .flat_map(|_| paths.iter())
+        .map(|path| {
+            let mut client = Client::connect(path);
+            let token = client.session(json!({"scope": "1"}));
+            (0..2).filter(|_| client.sign(1, Some(&token)).get("event").is_some()).count() as u32
+        })
+        .sum();
+    assert_eq!(signed, 7);
+    for path in &paths {
+        let reply = Client::connect(path).sign(1, None);
+        assert_eq!(refusal(&reply), "Rate limit: account ceiling reached");
+    }
+}
