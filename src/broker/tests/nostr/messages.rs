@@ -256,7 +256,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_message_comes_back(text in "\\PC{0,200}", title in prop::option::of("\\PC{0,20}"), n in 1u8..) {
+    fn any_message_comes_back(text in "\\PC{0,200}", title in prop::option::of("\\PC{0,20}"), n in 1u8..255) {
         let (author, to) = (Party::number(3), Party::number(5));
         let name = to.name();
         let message = Message { recipient: &name, text: &text, title: title.as_deref(), reply_to: None };
