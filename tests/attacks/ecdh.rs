@@ -1,16 +1,17 @@
 //! B14, B27, A6's other half: what a hijacked broker gets out of the ECDH holder.
 //!
 //! The tests hold the broker's end of a real holder under its real sandbox.
-//! Checked: with the test of ops, peers, point or size, the nonce, the start from the record, the row, or the wiping of stack or
+//! Checked: with an empty packet taken for a closed end, or with the test of ops, peers, point or size, the nonce, the start from the record, the row, or the wiping of stack or
 //! reply taken out, tests of this file fail.
 
 use crate::support::ecdh::{Ecdh, Options};
 use crate::support::event::{hex, unhex};
 use crate::support::{Dir, KEY_HEX, PUBLIC_KEY, SCAN_KEY, missing, not_root, process, sys};
-use nix::sys::socket::{ControlMessage, MsgFlags, Shutdown, send, sendmsg, shutdown};
+use nix::sys::socket::{ControlMessage, MsgFlags, Shutdown, recv, send, sendmsg, shutdown};
 use nsecd_broker::nostr::{nip04, nip44};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use std::fs::File;
 use std::io::{IoSlice, Write};
 use std::os::fd::AsRawFd;
 use std::process::Command;
@@ -230,32 +231,72 @@ fn packets_of_any_other_size_are_malformed_and_the_next_one_is_served() {
     let dir = Dir::new(None);
     let mut holder = Ecdh::start(&dir, Options::default());
     let keys = holder.ask(1, &bytes(PEER), &[1; 32]).unwrap();
-    for size in (1..=200).chain([4096, 65_536, 131_072]).filter(|size| *size != 65) {
-        let mut packet = vec![0; size];
-        packet[0] = 1;
-        let peer = unhex(PEER);
-        let end = size.clamp(1, 33);
-        packet[1..end].copy_from_slice(&peer[..end - 1]);
-        let reply = holder.send(&packet).expect("a reply");
+    let whole = [&[1], &bytes(PEER)[..], &[1; 32]].concat();
+    for size in (0..=200).chain([4096, 65_536, 131_072]).filter(|size| *size != 65) {
+        let packet: Vec<u8> = whole.iter().copied().chain(std::iter::repeat(0)).take(size).collect();
+        send(holder.broker.as_raw_fd(), &packet, MsgFlags::empty()).unwrap();
+        let reply = holder.receive().expect("a reply");
         assert_eq!((reply.request, reply.status, reply.key), ([0; 65], MALFORMED, [0; 76]), "{size} bytes");
     }
     assert_eq!(holder.ask(1, &bytes(PEER), &[1; 32]), Ok(keys));
     assert_eq!(holder.rows().len(), 2);
 }
 
+/// B14. An empty packet reads as a closed end does: taken for one, it would end the holder, and nsecd with it.
 #[test]
-fn a_packet_of_no_bytes_or_a_closed_end_ends_the_holder_without_an_answer() {
+fn an_empty_packet_ends_nothing_for_the_next_broker() {
     let dir = Dir::new(None);
-    for close in [false, true] {
-        let mut holder = Ecdh::start(&dir, Options::default());
-        if close {
-            shutdown(holder.broker.as_raw_fd(), Shutdown::Write).unwrap();
-        } else {
-            send(holder.broker.as_raw_fd(), b"", MsgFlags::empty()).unwrap();
-        }
-        assert!(holder.receive().is_none());
-        assert_eq!(holder.role.child.wait().unwrap().code(), Some(0));
+    let mut holder = Ecdh::start(&dir, Options::default());
+    // The supervisor's, from which the next broker gets its own.
+    let kept = holder.broker.try_clone().unwrap();
+    for _ in 0..100 {
+        send(holder.broker.as_raw_fd(), b"", MsgFlags::empty()).unwrap();
+        send(holder.broker.as_raw_fd(), b"x", MsgFlags::empty()).unwrap();
     }
+    // Killed with its replies unread.
+    holder.broker = kept;
+    for _ in 0..200 {
+        assert_eq!(holder.receive().unwrap().status, MALFORMED);
+    }
+    assert!(holder.ask(1, &bytes(PEER), &[1; 32]).is_ok());
+    assert_eq!(holder.rows().len(), 1);
+}
+
+#[test]
+fn the_last_closed_end_ends_the_holder() {
+    let dir = Dir::new(None);
+    for unread in [false, true] {
+        let mut holder = Ecdh::start(&dir, Options::default());
+        if unread {
+            send(holder.broker.as_raw_fd(), b"x", MsgFlags::empty()).unwrap();
+        }
+        holder.broker = File::open("/dev/null").unwrap();
+        assert_eq!(holder.role.child.wait().unwrap().code(), Some(4));
+    }
+}
+
+/// A broker under its filter cannot call shutdown(2); were it to, this is what is left.
+#[test]
+fn an_end_that_was_shut_down_gets_no_key_and_keeps_no_processor_busy() {
+    let dir = Dir::new(None);
+    let holder = Ecdh::start(&dir, Options::default());
+    shutdown(holder.broker.as_raw_fd(), Shutdown::Write).unwrap();
+    // It answers until nobody makes room for more, and waits.
+    let waits = || process::status(holder.role.child.id() as i32)["State"].starts_with('S');
+    assert!((0..1000).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        (0..20).all(|_| waits())
+    }));
+    let mut replies = 0;
+    let mut reply = [0; 143];
+    while let Ok(142) = recv(holder.broker.as_raw_fd(), &mut reply, MsgFlags::MSG_DONTWAIT) {
+        assert!(reply[65] == MALFORMED && reply[66..].iter().all(|b| *b == 0));
+        replies += 1;
+        if replies > 100 {
+            break;
+        }
+    }
+    assert!(replies > 0);
 }
 
 #[test]

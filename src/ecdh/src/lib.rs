@@ -19,7 +19,7 @@ const SUPERVISOR: i32 = 4;
 const RECORD: i32 = 5;
 /// The file before the record, for reading, or /dev/null; closed before the lock.
 const PREVIOUS: i32 = 6;
-/// Exit code after the lock, beside 0 for a broker's end that was closed.
+/// Exit code after the lock: the broker's end is closed, or was shut down.
 const BROKER_GONE: i32 = 4;
 
 /// NIP-44: the keys of the message with this nonce, of a peer on the allow-list.
@@ -50,7 +50,8 @@ struct Rules {
     peers: Option<Vec<[u8; 32]>>,
 }
 
-/// Starts from the supervisor's arguments, takes the key, locks itself, serves until the broker's end is closed.
+/// Starts from the supervisor's arguments, takes the key, locks itself, serves until the broker's end is closed: that is the
+/// supervisor's to do, which keeps it open from one broker to the next.
 pub fn main() -> ! {
     let common = args::common(ROLE);
     let plan = Plan {
@@ -87,11 +88,11 @@ pub fn main() -> ! {
 }
 
 /// One packet in, one out, in the vault's own buffers. A packet of another size is malformed like any other: only the broker
-/// can have sent it, and packets keep their bounds, so that the next one is whole.
+/// can have sent it, and packets keep their bounds, so that the next one is whole. An empty packet reads as an end that was
+/// closed does; which it was shows when the answer is written.
 fn serve(vault: &mut Vault<Buffers>, rules: &Rules, admission: &mut Admission) -> ! {
     loop {
         let whole = match sys::read(BROKER, &mut vault.role().request) {
-            Ok(0) => sys::exit(0),
             Ok(n) => n == REQUEST,
             Err(_) => sys::exit(BROKER_GONE),
         };
