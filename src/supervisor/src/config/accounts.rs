@@ -1,9 +1,10 @@
 //! Accounts: which one is the default, where each key comes from, and the hard ceiling that follows from the sockets
 //! that use it. Finds what an account forbids though one of its sockets offers it.
 
-use nsecd_policy::Kinds;
+use nsecd_policy::{Kinds, Method};
 
 use super::error::{At, Error, Origin};
+use super::profiles::{ECDH_CEILING, SEALS};
 use super::raw::{RawAccount, RawFile};
 use super::secrets::shown;
 use super::source::{AUTO_CREDENTIAL, AUTO_KEYRING, KeySource, Source};
@@ -12,6 +13,9 @@ use super::{Account, Context, Socket, limits, units};
 
 /// What a socket's `accounts` and the wire call the default account, whatever its name.
 pub const DEFAULT: &str = "default";
+
+/// NIP-59's seal: what a direct message's author signs.
+const SEAL: u16 = 13;
 
 /// An account before its sockets are known.
 pub struct Plan {
@@ -56,6 +60,9 @@ pub fn plan(
         let Some(name) = raw.name.as_ref().map(|n| n.value.clone()).filter(|n| *n != default) else { continue };
         if !names(file).any(|n| n == name) {
             return Err(Error::at(&raw.origin, unused(&format!("account \"{name}\""), &name)));
+        }
+        if raw.ecdh_ceiling.is_some() {
+            notes.push(format!("account {name}: ecdh_ceiling has no effect: encryption uses the default account"));
         }
         plans.push(Plan { source: sources(raw, &name, cx), name, is_default: false, raw: raw.clone() });
     }
@@ -160,14 +167,23 @@ fn distinct_sources(plans: &[Plan]) -> Result<(), Error> {
 /// The account that a plan becomes under the sockets that use it.
 pub fn resolve(plan: &Plan, all: &[Socket]) -> Result<Account, Error> {
     let sockets: Vec<&Socket> = all.iter().filter(|s| s.accounts.contains(&plan.name)).collect();
-    let Plan { name, source, raw, .. } = plan;
+    let Plan { name, source, raw, is_default } = plan;
     let (mut kinds, mut created_at) = (Kinds::List(Vec::new()), Some((0, 0)));
     for s in &sockets {
         kinds = union(kinds, &s.kinds);
         created_at = created_at.zip(s.created_at).map(|(a, b): ((i64, i64), _)| (a.0.min(b.0), a.1.max(b.1)));
     }
+    let signs_seals = sockets.iter().any(|s| s.kinds.contains(SEAL));
+    let dm = *is_default && sockets.iter().any(|s| s.methods.contains(&Method::Dm));
+    if dm {
+        kinds = union(kinds, &Kinds::List(vec![SEAL]));
+    }
     if let Some(written) = &raw.kinds {
         if let Some(missing) = outside(&kinds, &written.value) {
+            let missing = match missing.as_str() {
+                "kind 13" if !signs_seals => "dm, which signs kind 13".to_string(),
+                _ => missing,
+            };
             let text =
                 format!("account \"{name}\": kinds: its sockets offer {missing}: expected it here too, or not there");
             return Err(Error::at(&written.origin, text));
@@ -184,6 +200,11 @@ pub fn resolve(plan: &Plan, all: &[Socket]) -> Result<Account, Error> {
         }
         created_at = *written;
     }
+    let seals = match created_at {
+        _ if dm && !signs_seals => Some(SEALS),
+        Some((from, to)) if dm => Some((from.min(SEALS.0), to.max(SEALS.1))),
+        same => same,
+    };
     let ceiling = match raw.ceiling.as_ref().map(|c| &c.value) {
         Some(Auto::Fixed(ceiling)) => *ceiling,
         _ => limits::auto_ceiling(sockets.iter().map(|s| &s.total)),
@@ -197,7 +218,16 @@ pub fn resolve(plan: &Plan, all: &[Socket]) -> Result<Account, Error> {
             format!("account \"{name}\": consume unlinks a keyring key: expected a keyring source, or false"),
         ));
     }
-    Ok(Account { name: name.clone(), source: source.clone(), consume: consume.is_some(), kinds, ceiling, created_at })
+    Ok(Account {
+        name: name.clone(),
+        source: source.clone(),
+        consume: consume.is_some(),
+        kinds,
+        ceiling,
+        created_at,
+        seals,
+        ecdh_ceiling: raw.ecdh_ceiling.as_ref().filter(|_| *is_default).map_or(Some(ECDH_CEILING), |c| c.value),
+    })
 }
 
 fn union(a: Kinds, b: &Kinds) -> Kinds {

@@ -1,24 +1,46 @@
 //! Limits, totals and the account's automatic ceiling. A window that a larger one makes unreachable is an error where
 //! it was written, and lowered where it was only inherited.
 
-use nsecd_policy::Limits;
+use nsecd_policy::{CryptLimits, DmLimits, Limits};
 
 use super::Ceiling;
 use super::error::{At, Error};
-use super::profiles::TOTAL_FACTOR;
-use super::raw::RawLimits;
+use super::profiles::{CRYPT, DM, TOTAL_FACTOR};
+use super::raw::{RawCrypt, RawDm, RawLimits};
 
 /// `base` with the values that `over` writes.
 pub fn merge(base: Limits, over: &RawLimits) -> Result<Limits, Error> {
-    let value = |at: &Option<At<u32>>, base: u32| at.as_ref().map_or(base, |a| a.value);
     let mut l = Limits {
         burst: value(&over.burst, base.burst),
         burst_window: over.burst_window.as_ref().map_or(base.burst_window, |a| a.value),
         per_minute: value(&over.per_minute, base.per_minute),
         per_hour: value(&over.per_hour, base.per_hour),
     };
-    let name = &over.name;
-    let within = |least: &mut u32, written: &Option<At<u32>>, key: &str, most: u32, wider: &str| match written {
+    let within = |least: &mut u32, written: &Option<At<u32>>, key: &str, most: u32, wider: &str| {
+        within(&over.name, least, written, key, most, wider)
+    };
+    within(&mut l.per_minute, &over.per_minute, "per_minute", l.per_hour, "per_hour")?;
+    within(&mut l.burst, &over.burst, "burst", l.per_hour, "per_hour")?;
+    if l.burst_window <= 60 {
+        within(&mut l.burst, &over.burst, "burst", l.per_minute, "per_minute")?;
+    }
+    Ok(l)
+}
+
+fn value(written: &Option<At<u32>>, base: u32) -> u32 {
+    written.as_ref().map_or(base, |a| a.value)
+}
+
+/// Lowers an inherited limit to what a wider window lets through; one that was written is an error.
+fn within(
+    name: &str,
+    least: &mut u32,
+    written: &Option<At<u32>>,
+    key: &str,
+    most: u32,
+    wider: &str,
+) -> Result<(), Error> {
+    match written {
         Some(at) if *least > most => Err(Error::at(
             &at.origin,
             format!(
@@ -29,13 +51,29 @@ pub fn merge(base: Limits, over: &RawLimits) -> Result<Limits, Error> {
             *least = most.min(*least);
             Ok(())
         }
-    };
-    within(&mut l.per_minute, &over.per_minute, "per_minute", l.per_hour, "per_hour")?;
-    within(&mut l.burst, &over.burst, "burst", l.per_hour, "per_hour")?;
-    if l.burst_window <= 60 {
-        within(&mut l.burst, &over.burst, "burst", l.per_minute, "per_minute")?;
     }
-    Ok(l)
+}
+
+/// A socket's limits on direct messages: what is written over the defaults; `None` is "none".
+pub fn dm(written: &Option<Option<RawDm>>) -> Option<DmLimits> {
+    let over = written.clone().unwrap_or_else(|| Some(RawDm::default()))?;
+    Some(DmLimits {
+        unwrap_burst: value(&over.unwrap_burst, DM.unwrap_burst),
+        unwrap_per_minute: value(&over.unwrap_per_minute, DM.unwrap_per_minute),
+        failed_per_minute: value(&over.failed_per_minute, DM.failed_per_minute),
+        wrap_per_minute: value(&over.wrap_per_minute, DM.wrap_per_minute),
+    })
+}
+
+/// A socket's limits on nip44 and nip04, likewise.
+pub fn crypt(written: &Option<Option<RawCrypt>>) -> Result<Option<CryptLimits>, Error> {
+    let Some(over) = written.clone().unwrap_or_else(|| Some(RawCrypt::default())) else { return Ok(None) };
+    let mut c = CryptLimits {
+        per_minute: value(&over.per_minute, CRYPT.per_minute),
+        per_hour: value(&over.per_hour, CRYPT.per_hour),
+    };
+    within("socket.crypt", &mut c.per_minute, &over.per_minute, "per_minute", c.per_hour, "per_hour")?;
+    Ok(Some(c))
 }
 
 /// A socket's total where nothing is written: so many times its limits, over the same windows.

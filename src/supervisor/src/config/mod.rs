@@ -6,9 +6,11 @@
 
 mod accounts;
 pub(crate) mod defaults;
+mod ecdh;
 pub(crate) mod error;
 mod file;
 mod limits;
+mod peers;
 mod print;
 pub(crate) mod profiles;
 mod raw;
@@ -27,7 +29,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 
-use nsecd_policy::{Bind, Kinds, Limits, Method, StartSessions};
+use nsecd_policy::{Bind, CryptLimits, DmLimits, Kinds, Limits, Method, StartSessions};
 
 pub use error::Error;
 pub use source::Source;
@@ -47,6 +49,8 @@ pub struct Config {
     pub sockets: Vec<Socket>,
     /// How key-holder and gate run.
     pub holder: Holder,
+    /// What the default account's ECDH holder may be asked for; `None`: no socket offers encryption, and there is none.
+    pub ecdh: Option<Ecdh>,
     /// Where records and logs lie.
     pub state: State,
     /// The admin directory.
@@ -74,6 +78,19 @@ pub struct Account {
     pub ceiling: Option<Ceiling>,
     /// Seconds before and after now that created_at may lie; `None`: any.
     pub created_at: Option<(i64, i64)>,
+    /// The same for kind 13 (NIP-59's seals), which lie up to two days in the past.
+    pub seals: Option<(i64, i64)>,
+    /// How fast its ECDH holder may answer; `None`: unlimited. Only the default account has one.
+    pub ecdh_ceiling: Option<Ceiling>,
+}
+
+/// What an ECDH holder may be asked for, as `nsecd_ecdh` takes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ecdh {
+    /// Numbers of operations.
+    pub ops: Vec<u8>,
+    /// 64 lower-case hex digits each, or `self`; `None`: anybody.
+    pub peers: Option<Vec<String>>,
 }
 
 /// A token bucket: `burst` signatures at once, and `tokens` more every `seconds`.
@@ -128,6 +145,12 @@ pub struct Socket {
     pub limits: Option<Limits>,
     /// Of the whole socket; `None`: unlimited.
     pub total: Option<Limits>,
+    /// Public keys, 64 lower-case hex digits each, to encrypt to and decrypt from; `None`: anybody's.
+    pub peers: Option<Vec<String>>,
+    /// Direct messages of one principal; `None`: unlimited.
+    pub dm: Option<DmLimits>,
+    /// nip44 and nip04 of one principal; `None`: unlimited.
+    pub crypt: Option<CryptLimits>,
     /// Sessions that a principal may start in a minute.
     pub sessions_per_minute: u32,
     /// Live sessions of one principal.

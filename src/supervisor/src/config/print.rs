@@ -3,10 +3,10 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use nsecd_policy::{Bind, Kinds, Limits, StartSessions};
+use nsecd_policy::{Bind, CryptLimits, DmLimits, Kinds, Limits, StartSessions};
 
 use super::accounts::DEFAULT;
-use super::{Account, Config, Socket, source, units, values};
+use super::{Account, Ceiling, Config, Socket, source, units, values};
 
 /// A TOML string.
 fn quoted(text: &str) -> String {
@@ -34,8 +34,24 @@ fn windows(l: &Limits) -> String {
     format!("burst = {}, burst_window = {window}, per_minute = {}, per_hour = {}", l.burst, l.per_minute, l.per_hour)
 }
 
-fn ceiling(a: &Account) -> String {
-    a.ceiling.as_ref().map_or("none".to_string(), units::show_ceiling)
+fn dm(l: &DmLimits) -> String {
+    format!(
+        "unwrap_burst = {}, unwrap_per_minute = {}, failed_per_minute = {}, wrap_per_minute = {}",
+        l.unwrap_burst, l.unwrap_per_minute, l.failed_per_minute, l.wrap_per_minute
+    )
+}
+
+fn crypt(l: &CryptLimits) -> String {
+    format!("per_minute = {}, per_hour = {}", l.per_minute, l.per_hour)
+}
+
+/// An inline table, or "none".
+fn table<T>(limits: &Option<T>, body: impl Fn(&T) -> String) -> String {
+    limits.as_ref().map_or(quoted("none"), |l| format!("{{ {} }}", body(l)))
+}
+
+fn ceiling(c: &Option<Ceiling>) -> String {
+    c.as_ref().map_or("none".to_string(), units::show_ceiling)
 }
 
 /// The configuration in force as a config file.
@@ -47,6 +63,9 @@ pub fn toml(c: &Config) -> String {
     }
     for a in &c.accounts {
         account(&mut out, a);
+        if a.name == c.default_account {
+            line(&mut out, "ecdh_ceiling", &quoted(&ceiling(&a.ecdh_ceiling)));
+        }
     }
     // Sockets without limits of their own get their limits on sessions from here.
     if let Some(s) = c.sockets.iter().find(|s| s.limits.is_none()) {
@@ -88,7 +107,7 @@ fn account(out: &mut String, a: &Account) {
     line(out, "source", &quoted(&source::show(&a.source)));
     line(out, "consume", &a.consume.to_string());
     line(out, "kinds", &kinds(&a.kinds));
-    line(out, "ceiling", &quoted(&ceiling(a)));
+    line(out, "ceiling", &quoted(&ceiling(&a.ceiling)));
     line(out, "created_at", &quoted(&units::show_window(a.created_at)));
 }
 
@@ -118,8 +137,13 @@ fn socket(out: &mut String, s: &Socket, alert_log: &str) {
     line(out, "max_request", &quoted(&units::show_size(s.max_request as u64)));
     line(out, alert_log, &path(&s.alert_log));
     let sessions = format!("sessions_per_minute = {}, live_sessions = {}", s.sessions_per_minute, s.live_sessions);
-    line(out, "limits", &s.limits.as_ref().map_or(quoted("none"), |l| format!("{{ {}, {sessions} }}", windows(l))));
-    line(out, "total", &s.total.as_ref().map_or(quoted("none"), |l| format!("{{ {} }}", windows(l))));
+    line(out, "limits", &table(&s.limits, |l| format!("{}, {sessions}", windows(l))));
+    line(out, "total", &table(&s.total, windows));
+    if let Some(peers) = &s.peers {
+        line(out, "peers", &list(peers.iter().map(|p| quoted(p))));
+    }
+    line(out, "dm", &table(&s.dm, dm));
+    line(out, "crypt", &table(&s.crypt, crypt));
 }
 
 /// Who may connect, as far as the file says it.
@@ -134,8 +158,11 @@ pub fn summary(c: &Config) -> String {
     let mut out = String::from("ok\n");
     for a in &c.accounts {
         let (kinds, window) = (kinds(&a.kinds), units::show_window(a.created_at));
-        let text =
-            format!("key {}, kinds {kinds}, ceiling {}, created_at {window}", source::show(&a.source), ceiling(a));
+        let text = format!(
+            "key {}, kinds {kinds}, ceiling {}, created_at {window}",
+            source::show(&a.source),
+            ceiling(&a.ceiling)
+        );
         let _ = writeln!(out, "account {}: {text}", a.name);
     }
     for s in &c.sockets {
@@ -155,6 +182,11 @@ pub fn summary(c: &Config) -> String {
             hourly(&s.total),
             s.alert_log.display()
         );
+    }
+    if let (Some(ecdh), Some(account)) = (&c.ecdh, c.accounts.first()) {
+        let peers = if ecdh.peers.is_some() { "its sockets' peers" } else { "anybody" };
+        let ceiling = ceiling(&account.ecdh_ceiling);
+        let _ = writeln!(out, "encryption of account {}: with {peers}, ceiling {ceiling}", account.name);
     }
     let _ = writeln!(out, "state in {}, admin directory {}", c.state.dir.display(), c.admin_dir.display());
     for note in &c.notes {

@@ -1,6 +1,8 @@
 //! The two profiles: what a socket offers when nobody says. `strict` also fills the omitted keys of a `[[socket]]`.
 
-use nsecd_policy::{Bind, Kinds, Limits, Method, StartSessions};
+use nsecd_policy::{Bind, CryptLimits, DmLimits, Kinds, Limits, Method, StartSessions};
+
+use super::Ceiling;
 
 /// A profile by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +31,19 @@ pub struct Defaults {
 
 /// The windows of a session and of a principal.
 pub const LIMITS: Limits = Limits { burst: 5, burst_window: 10, per_minute: 10, per_hour: 100 };
+
+/// Direct messages of a principal: the backlog of a reconnect is opened at once.
+pub const DM: DmLimits =
+    DmLimits { unwrap_burst: 200, unwrap_per_minute: 60, failed_per_minute: 600, wrap_per_minute: 30 };
+
+/// nip44 and nip04 of a principal.
+pub const CRYPT: CryptLimits = CryptLimits { per_minute: 60, per_hour: 600 };
+
+/// How fast the ECDH holder answers.
+pub const ECDH_CEILING: Ceiling = Ceiling { burst: 600, tokens: 10, seconds: 1 };
+
+/// Where created_at of a seal may lie: NIP-59 has it up to two days in the past, and an hour is left for its way.
+pub const SEALS: (i64, i64) = (-49 * 3_600, 900);
 
 /// Sessions that a principal may start in a minute.
 pub const SESSIONS_PER_MINUTE: u32 = 6;

@@ -66,6 +66,8 @@ pub struct RawAccount {
     pub kinds: Option<At<Kinds>>,
     pub ceiling: Option<At<Auto<Option<Ceiling>>>>,
     pub created_at: Option<At<Auto<Window>>>,
+    /// `None` inside for "none".
+    pub ecdh_ceiling: Option<At<Option<Ceiling>>>,
 }
 
 /// `[limits]`, or a socket's `limits` or `total`.
@@ -84,7 +86,23 @@ pub struct RawLimits {
     pub live_sessions: Option<At<u32>>,
 }
 
-/// A `[[socket]]`. Inside `limits` and `total`, `None` is "none".
+/// A socket's `dm`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RawDm {
+    pub unwrap_burst: Option<At<u32>>,
+    pub unwrap_per_minute: Option<At<u32>>,
+    pub failed_per_minute: Option<At<u32>>,
+    pub wrap_per_minute: Option<At<u32>>,
+}
+
+/// A socket's `crypt`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RawCrypt {
+    pub per_minute: Option<At<u32>>,
+    pub per_hour: Option<At<u32>>,
+}
+
+/// A `[[socket]]`. Inside `limits`, `total`, `dm` and `crypt`, `None` is "none".
 #[derive(Clone, Debug, PartialEq)]
 pub struct RawSocket {
     /// Where the table begins.
@@ -112,6 +130,10 @@ pub struct RawSocket {
     pub alert_log: Option<At<PathBuf>>,
     pub limits: Option<Option<RawLimits>>,
     pub total: Option<Option<RawLimits>>,
+    /// 64 lower-case hex digits each.
+    pub peers: Option<At<Vec<String>>>,
+    pub dm: Option<Option<RawDm>>,
+    pub crypt: Option<Option<RawCrypt>>,
 }
 
 /// Reads a config file's text. `name` is the file's name in errors.
@@ -169,9 +191,8 @@ fn account(mut s: Section, named: bool) -> Result<RawAccount, Error> {
         kinds: s.take("kinds", values::kinds)?,
         ceiling: s.take("ceiling", values::ceiling)?,
         created_at: s.take("created_at", values::auto_window)?,
+        ecdh_ceiling: s.take("ecdh_ceiling", values::ecdh_ceiling)?,
     };
-    // Checked, without effect: there is no ECDH holder yet.
-    s.take("ecdh_ceiling", values::ceiling)?;
     s.finish()?;
     Ok(account)
 }
@@ -203,7 +224,6 @@ fn limits_or_none(
 }
 
 fn socket(mut s: Section) -> Result<RawSocket, Error> {
-    s.later("peers")?;
     s.later("rule")?;
     let path = s.take("path", values::socket_path)?;
     let mode = s.take("mode", values::mode)?;
@@ -236,25 +256,31 @@ fn socket(mut s: Section) -> Result<RawSocket, Error> {
         alert_log: s.take("alert_log", values::path)?,
         limits: limits_or_none(&mut s, "limits", MAX_LIMIT, true)?,
         total: limits_or_none(&mut s, "total", MAX_TOTAL, false)?,
+        peers: s.take("peers", values::peers)?,
+        dm: s.section_or_none("dm")?.map(|table| table.map(dm).transpose()).transpose()?,
+        crypt: s.section_or_none("crypt")?.map(|table| table.map(crypt).transpose()).transpose()?,
     };
-    encryption_limits(&mut s)?;
     s.finish()?;
     Ok(socket)
 }
 
-/// `dm` and `crypt`: checked, without effect, since no method of theirs exists yet.
-fn encryption_limits(s: &mut Section) -> Result<(), Error> {
-    for (table, keys) in [
-        ("dm", &["unwrap_burst", "unwrap_per_minute", "failed_per_minute", "wrap_per_minute"][..]),
-        ("crypt", &["per_minute", "per_hour"][..]),
-    ] {
-        let Some(Some(mut t)) = s.section_or_none(table)? else { continue };
-        for &key in keys {
-            t.take(key, |v| values::count(v, MAX_LIMIT))?;
-        }
-        t.finish()?;
-    }
-    Ok(())
+fn dm(mut s: Section) -> Result<RawDm, Error> {
+    let count = |v: &Value| values::count(v, MAX_LIMIT);
+    let dm = RawDm {
+        unwrap_burst: s.take("unwrap_burst", count)?,
+        unwrap_per_minute: s.take("unwrap_per_minute", count)?,
+        failed_per_minute: s.take("failed_per_minute", count)?,
+        wrap_per_minute: s.take("wrap_per_minute", count)?,
+    };
+    s.finish()?;
+    Ok(dm)
+}
+
+fn crypt(mut s: Section) -> Result<RawCrypt, Error> {
+    let count = |v: &Value| values::count(v, MAX_LIMIT);
+    let crypt = RawCrypt { per_minute: s.take("per_minute", count)?, per_hour: s.take("per_hour", count)? };
+    s.finish()?;
+    Ok(crypt)
 }
 
 impl RawSocket {
@@ -281,6 +307,9 @@ impl RawSocket {
             alert_log: None,
             limits: None,
             total: None,
+            peers: None,
+            dm: None,
+            crypt: None,
         }
     }
 }
@@ -296,6 +325,7 @@ impl RawAccount {
             kinds: None,
             ceiling: None,
             created_at: None,
+            ecdh_ceiling: None,
         }
     }
 }

@@ -10,7 +10,7 @@ use super::raw::{RawFile, RawSocket};
 use super::sockets::{self, Shared};
 use super::source::Source;
 use super::values;
-use super::{Config, Context, Holder, State, defaults};
+use super::{Config, Context, Holder, State, defaults, ecdh};
 use crate::cli::Cli;
 
 /// The configuration that `cli` and `file` give in `cx`; `profile` fills what a socket omits.
@@ -64,9 +64,8 @@ pub fn resolve(cli: &Cli, mut file: RawFile, profile: Profile, cx: &Context<'_>)
         if s.mode & 0o002 != 0 && s.peer_uids.is_none() {
             notes.push(format!("{path}: mode {:04o} without peer_uids lets every user connect", s.mode));
         }
-        for m in s.methods.iter().filter(|m| **m != Method::SignEvent) {
-            let (path, name) = (s.path.display(), values::method_name(*m));
-            notes.push(format!("{path}: {name} is not in this version: such requests get an error"));
+        if s.peers.is_some() && s.methods == [Method::SignEvent] {
+            notes.push(format!("{path}: peers has no effect: methods has none of nip44, nip04 and dm"));
         }
     }
     let (log_size, log_keep) = profiles::LOG;
@@ -79,7 +78,8 @@ pub fn resolve(cli: &Cli, mut file: RawFile, profile: Profile, cx: &Context<'_>)
         log_size: file.log_size.map_or(log_size, |a| a.value),
         log_keep: file.log_keep.map_or(log_keep, |a| a.value),
     };
-    Ok(Config { accounts, sockets, holder, state, admin_dir, ephemeral, default_account, notes })
+    let ecdh = ecdh::resolve(&sockets)?;
+    Ok(Config { accounts, sockets, holder, ecdh, state, admin_dir, ephemeral, default_account, notes })
 }
 
 fn flag(written: &Option<At<bool>>, default: bool) -> bool {

@@ -126,7 +126,7 @@ fn socket(
     }
     let accounts = account_names(raw, &methods, shared)?;
     names_exist(raw, cx)?;
-    let (limits, total) = windows(raw, shared.limits)?;
+    let (windows, total) = windows(raw, shared.limits)?;
     let sessions = |of: fn(&RawLimits) -> &Option<At<u32>>, default: u32| {
         let own = raw.limits.iter().flatten().find_map(|l| of(l).as_ref());
         own.or(of(shared.limits).as_ref()).map_or(default, |a| a.value)
@@ -149,8 +149,11 @@ fn socket(
         tokenless_on_limit_wait: or(&raw.tokenless_on_limit, &d.tokenless_on_limit_wait),
         created_at: or(&raw.created_at, &d.created_at),
         max_request: usize::try_from(or(&raw.max_request, &d.max_request)).unwrap_or(usize::MAX),
-        limits,
+        limits: windows,
         total,
+        peers: raw.peers.as_ref().map(|p| p.value.clone()),
+        dm: limits::dm(&raw.dm),
+        crypt: limits::crypt(&raw.crypt)?,
         sessions_per_minute: sessions(|l| &l.sessions_per_minute, profiles::SESSIONS_PER_MINUTE),
         live_sessions: sessions(|l| &l.live_sessions, profiles::LIVE_SESSIONS) as usize,
     })

@@ -6,12 +6,16 @@ use std::path::PathBuf;
 use nsecd_policy::{Bind, Kinds, Method, StartSessions};
 
 use super::Ceiling;
+use super::peers::public_key;
 use super::source::{self, KeySource};
 use super::tree::Value;
 use super::units;
 
 /// Most kinds in a list: the gate gets them in its arguments. More than that is "any".
 const MAX_KINDS: usize = 256;
+
+/// Most peers in all: the ECDH holder gets them in one argument, of at most 128 KiB (execve(2)).
+pub const MAX_PEERS: usize = 1024;
 
 /// Longest path of a Unix socket in bytes: sun_path is 108 with its final zero (unix(7)).
 const MAX_SOCKET_PATH: usize = 107;
@@ -192,6 +196,31 @@ pub fn ceiling(value: &Value) -> Result<Auto<Option<Ceiling>>, String> {
         "none" => Some(Auto::Fixed(None)),
         _ => units::ceiling(t).map(|c| Auto::Fixed(Some(c))),
     })
+}
+
+/// The ceiling of the ECDH holder: `None` inside for "none".
+pub fn ecdh_ceiling(value: &Value) -> Result<Option<Ceiling>, String> {
+    text(value, "a burst and a refill such as \"600, 10/s\" (s, m or h), or \"none\"", |t| match t {
+        "none" => Some(None),
+        _ => units::ceiling(t).map(Some),
+    })
+}
+
+/// At least one public key, each as 64 lower-case hex digits.
+pub fn peers(value: &Value) -> Result<Vec<String>, String> {
+    let expected = "a list of one or more public keys, each npub1… or 64 hex digits";
+    if let Value::List(items) = value {
+        let key = |v: &Value| matches!(v, Value::Text(text) if public_key(text).is_some());
+        if let Some(wrong) = items.iter().position(|item| !key(&item.value)) {
+            return Err(format!("expected {expected}; number {} is none", wrong + 1));
+        }
+    }
+    let peers = list(value, expected, |v| if let Value::Text(text) = v { public_key(text) } else { None })?;
+    match peers.len() {
+        0 => Err(format!("expected {expected}")),
+        1..=MAX_PEERS => Ok(peers),
+        _ => Err(format!("expected at most {MAX_PEERS} public keys, or no peers at all: anybody")),
+    }
 }
 
 /// A socket's created_at window.

@@ -2,6 +2,9 @@
 
 use super::*;
 
+const NPUB: &str = "npub10elfcs4fr0l0r8af98jlmgdh9c8tcxjvz9qkw038js35mp4dma8qzvjptg";
+const NPUB_HEX: &str = "7e7e9c42a91bfef19fa929e5fda1b72e0ebc1a4c1141673e2794234d86addf4e";
+
 /// The error of a config file.
 fn refused(text: &str) -> String {
     match of_file(text) {
@@ -48,7 +51,6 @@ fn unknown_keys_are_refused_in_every_table() {
 fn later_features_are_refused_as_such() {
     all_refused(&[
         ("[admin]\ndir = '/run/x'", "nsecd.toml:1: admin is not yet supported by this version"),
-        ("[[socket]]\npeers = ['npub1x']", ":2: socket.peers is not yet supported"),
         ("[[socket]]\n[[socket.rule]]\nkind = 0", ":2: socket.rule is not yet supported"),
         ("[[socket]]\nstart_sessions = 'admin'", "not yet supported by this version: expected \"self\" or \"once\""),
         ("[[socket]]\nstart_sessions = 'all'", "\"all\": expected \"self\" or \"once\""),
@@ -104,6 +106,15 @@ fn values_of_another_type_or_unit_are_refused() {
         ("[[socket]]\ntotal = 5", "expected a table, or \"none\""),
         ("[[socket]]\ndm = { wrap_per_minute = 0 }", "expected a whole number from 1"),
         ("[[socket]]\ncrypt = 'all'", "expected a table, or \"none\""),
+        (
+            "[key]\necdh_ceiling = 'auto'",
+            "expected a burst and a refill such as \"600, 10/s\" (s, m or h), or \"none\"",
+        ),
+        ("[[socket]]\npeers = []", "socket.peers = []: expected a list of one or more public keys"),
+        ("[[socket]]\npeers = 'any'", "expected a list of one or more public keys, each npub1… or 64 hex digits"),
+        ("[[socket]]\n\npeers = ['npub1x']", ":3: socket.peers = [\\\"npub1x\\\"]: expected a list"),
+        (&format!("[[socket]]\npeers = ['{NPUB}', '{NPUB}0', 7]"), "each npub1… or 64 hex digits; number 2 is none"),
+        (&format!("[[socket]]\npeers = ['{NPUB}', '{NPUB_HEX}']"), "expected each item once"),
     ]);
 }
 
@@ -125,6 +136,10 @@ fn contradictions_within_a_socket_are_refused() {
             ":2: socket.limits.burst = 11: can never be reached: expected at most socket.limits.per_minute, 10",
         ),
         ("[limits]\nper_minute = 101", ":2: limits.per_minute = 101: can never be reached"),
+        (
+            "[[socket]]\ncrypt = { per_minute = 601 }",
+            ":2: socket.crypt.per_minute = 601: can never be reached: expected at most socket.crypt.per_hour, 600",
+        ),
         ("[[socket]]\ntotal = { burst = 50, per_minute = 40 }", "socket.total.burst = 50: can never be reached"),
         (
             "[[socket]]\npath = '/run/nsecd/admin/x.sock'",
@@ -186,6 +201,10 @@ fn contradictions_between_accounts_and_sockets_are_refused() {
             ),
             "has the key source",
         ),
+        (
+            "[key]\nkinds = [1]\n[[socket]]\nkinds = [1]\nmethods = ['sign_event', 'dm']",
+            ":2: account \"default\": kinds: its sockets offer dm, which signs kind 13: expected it here too",
+        ),
         ("[key]\nkinds = [1]", ":2: account \"default\": kinds: its sockets offer kind 7"),
         ("[key]\nkinds = [1]\n[[socket]]\nkinds = 'any'", ":2: account \"default\": kinds: its sockets offer \"any\""),
         (
@@ -213,4 +232,16 @@ fn sources_that_are_keys_or_files_are_refused_with_advice() {
         ("[key]\nsource = 'env:NSEC'", "fd:3 3<FILE"),
         ("[key]\nsource = 3", "expected credential:NAME"),
     ]);
+}
+
+#[test]
+fn peers_are_bounded_by_what_one_argument_holds() {
+    let list = |from: usize, n: usize| (from..from + n).map(|i| format!("'{i:064x}'")).collect::<Vec<_>>().join(", ");
+    let socket =
+        |name: &str, peers: &str| format!("[[socket]]\npath = '/run/{name}'\nmethods = ['dm']\npeers = [{peers}]\n");
+    assert!(refused(&socket("a", &list(0, 1025))).contains("expected at most 1024 public keys"));
+    let two = |second| format!("{}{}", socket("a", &list(0, 1000)), socket("b", &list(second, 1000)));
+    assert!(refused(&two(1000)).contains("more than 1024 in all"));
+    // Control: the same ones twice are one list.
+    assert_eq!(of_file(&two(24)).unwrap().ecdh.unwrap().peers.unwrap().len(), 1025, "with the own key");
 }

@@ -1,5 +1,6 @@
 //! Tests of the whole configuration, on a machine that is made up.
 
+mod encryption;
 mod errors;
 mod precedence;
 mod roundtrip;

@@ -141,8 +141,8 @@ fn the_profiles_are_those_of_the_design() {
         (&[Method::SignEvent, Method::Dm][..], 20, 0)
     );
     assert_eq!((n.limits, n.total), (s.limits, s.total));
-    // Kind 13, the seal, joins them with the direct messages that need it, not before.
-    assert_eq!(nano.accounts[0].kinds, Kinds::List(kinds));
+    // Kind 13, the seal of its direct messages, joins the account's ceiling and no socket's kinds.
+    assert_eq!(nano.accounts[0].kinds, Kinds::List([kinds, vec![13]].concat()));
 }
 
 #[test]

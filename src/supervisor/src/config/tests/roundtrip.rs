@@ -1,7 +1,7 @@
 //! What --print-config prints reads back as the same configuration; the files that others rely on are accepted.
 
 use super::*;
-use crate::config::print;
+use crate::config::{Ecdh, print};
 use nsecd_policy::Kinds;
 use proptest::prelude::*;
 
@@ -51,7 +51,9 @@ fn the_conformance_policy_is_wide_open() {
     assert_eq!((s.limits, s.total, s.created_at, s.max_ttl), (None, None, None, 31_536_000));
     assert_eq!((s.sessions_per_minute, s.live_sessions), (100_000, 100_000));
     let a = &c.accounts[0];
-    assert_eq!((&a.kinds, a.ceiling, a.created_at), (&Kinds::Any, None, None));
+    assert_eq!((&a.kinds, a.ceiling, a.created_at, a.seals, a.ecdh_ceiling), (&Kinds::Any, None, None, None, None));
+    assert_eq!((s.dm, s.crypt, &s.peers), (None, None, &None));
+    assert_eq!(c.ecdh, Some(Ecdh { ops: vec![1, 2, 3], peers: None }));
 }
 
 #[test]
@@ -147,7 +149,12 @@ fn socket() -> impl Strategy<Value = String> {
     let waits = (line(&["on_limit = 'wait 90s'"]), line(&["tokenless_on_limit = 'wait 1s'"]));
     let rest = (
         line(&["max_request = '100KiB'", "max_request = '2000B'"]),
-        line(&["dm = 'none'", "crypt = { per_hour = 5 }"]),
+        line(&[
+            "dm = 'none'",
+            "dm = { unwrap_burst = 1, wrap_per_minute = 7 }\npeers = ['npub10elfcs4fr0l0r8af98jlmgdh9c8tcxjvz9qkw038js35mp4dma8qzvjptg']",
+            "crypt = { per_hour = 5 }",
+            "crypt = 'none'\npeers = ['7E7E9C42A91BFEF19FA929E5FDA1B72E0EBC1A4C1141673E2794234D86ADDF4E', '0000000000000000000000000000000000000000000000000000000000000001']",
+        ]),
     );
     (kinds, who, how, accounts, time, waits, rest, inline("limits", true), inline("total", false))
         .prop_map(|(a, b, c, d, (e, f), (g, h), (i, j), k, l)| [a, b, c, d, e, f, g, h, i, j, k, l].concat())
@@ -155,7 +162,7 @@ fn socket() -> impl Strategy<Value = String> {
 
 fn account() -> impl Strategy<Value = String> {
     let rate = line(&["ceiling = 'none'", "ceiling = '120, 2/s'", "ceiling = '5, 1/m'", "ceiling = 'auto'"]);
-    let rest = line(&["kinds = 'any'", "created_at = 'any'", "ecdh_ceiling = '600, 10/s'"]);
+    let rest = line(&["kinds = 'any'", "created_at = 'any'", "ecdh_ceiling = '5, 1/m'", "ecdh_ceiling = 'none'"]);
     (rate, rest).prop_map(|(a, b)| a + &b)
 }
 
