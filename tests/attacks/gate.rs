@@ -17,6 +17,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 const MALFORMED: u8 = 5;
 const KIND_NOT_ALLOWED: u8 = 3;
+const CREATED_AT_OUTSIDE: u8 = 6;
 
 fn event(created_at: u64, kind: &str) -> Vec<u8> {
     format!("[0,\"{PUBLIC_KEY}\",{created_at},{kind},[[\"t\",\"x\"]],\"hello\"]").into()
@@ -143,7 +144,7 @@ fn time_and_rate_are_held_against_the_broker_too() {
     let dir = Dir::new(None);
     let mut gate = Gate::start(&dir, "1", "-3600,900", "3,1,100000");
     for created_at in [now() - 7200, now() + 7200, 1, u64::from(u32::MAX)] {
-        assert_eq!(refused(&mut gate, &event(created_at, "1")), 6);
+        assert_eq!(refused(&mut gate, &event(created_at, "1")), CREATED_AT_OUTSIDE);
     }
     for _ in 0..3 {
         forwarded(&mut gate, &event(now(), "1"));
@@ -153,6 +154,31 @@ fn time_and_rate_are_held_against_the_broker_too() {
     drop(gate);
     let mut again = Gate::start(&dir, "1", "-3600,900", "3,1,100000");
     assert_eq!(refused(&mut again, &event(now(), "1")), 1);
+}
+
+/// Checked: with either window taken for every kind this fails.
+#[test]
+fn kind_13_has_a_window_of_its_own_and_no_other_kind_has_it() {
+    let dir = Dir::new(None);
+    let mut gate = Gate::with_seals(&dir, "1,12,13,14,1059", "-3600,900", "-176400,900", "none");
+    const HOUR: u64 = 3600;
+    for age in [2 * HOUR, 47 * HOUR, 49 * HOUR - 60] {
+        forwarded(&mut gate, &event(now() - age, "13"));
+        for kind in ["1", "12", "14", "1059"] {
+            assert_eq!(refused(&mut gate, &event(now() - age, kind)), CREATED_AT_OUTSIDE, "kind {kind}");
+        }
+    }
+    for created_at in [now() - 49 * HOUR - 60, now() + HOUR, 1, u64::from(u32::MAX)] {
+        assert_eq!(refused(&mut gate, &event(created_at, "13")), CREATED_AT_OUTSIDE);
+    }
+    // A narrower one binds as well, and it is no way around the kinds.
+    let dir = Dir::new(None);
+    let mut gate = Gate::with_seals(&dir, "1,13", "any", "-60,60", "none");
+    assert_eq!(refused(&mut gate, &event(now() - HOUR, "13")), CREATED_AT_OUTSIDE);
+    forwarded(&mut gate, &event(now() - HOUR, "1"));
+    let dir = Dir::new(None);
+    let mut gate = Gate::with_seals(&dir, "1", "any", "any", "none");
+    assert_eq!(refused(&mut gate, &event(now(), "13")), KIND_NOT_ALLOWED);
 }
 
 /// Overwrites four or eight bytes of every row of a record that a gate has left.

@@ -72,12 +72,17 @@ pub struct Gate {
 impl Gate {
     /// Starts one for the recorded cases' key, with `record` in this directory, and `record.1` if there is one.
     pub fn start(dir: &super::Dir, kinds: &str, created_at: &str, ceiling: &str) -> Gate {
+        Gate::with_seals(dir, kinds, created_at, created_at, ceiling)
+    }
+
+    /// The same with a window of kind 13's own.
+    pub fn with_seals(dir: &super::Dir, kinds: &str, created_at: &str, seals: &str, ceiling: &str) -> Gate {
         let (holder, holder_end) = pair(SockType::SeqPacket);
         let (broker, broker_end) = pair(SockType::Stream);
         let (mut supervisor, supervisor_end) = pair(SockType::SeqPacket);
         let record =
             File::options().read(true).write(true).create(true).truncate(false).open(dir.join("record")).unwrap();
-        let arguments = [super::PUBLIC_KEY, kinds, created_at, ceiling, "1"];
+        let arguments = [super::PUBLIC_KEY, kinds, created_at, seals, ceiling, "1"];
         let command = command(env!("CARGO_BIN_EXE_nsecd-gate"), &arguments);
         let record_end = record.try_clone().unwrap().into();
         let previous = File::open(dir.join("record.1")).or_else(|_| File::open("/dev/null")).unwrap().into();

@@ -186,15 +186,16 @@ fn gate(setup: &Setup, index: usize, broker: &OwnedFd, channel: &OwnedFd) -> Res
     })
 }
 
-/// Public key, kinds, created_at, ceiling, record: as `nsecd_gate` reads them.
+/// Public key, kinds, created_at, that of seals, ceiling, record: as `nsecd_gate` reads them.
 fn gate_arguments(account: &Account, public_key: &str, record: bool) -> Vec<String> {
     let kinds = match &account.kinds {
         Kinds::Any => "any".into(),
         Kinds::List(list) => list.iter().map(u16::to_string).collect::<Vec<_>>().join(","),
     };
-    let created_at = account.created_at.map_or("any".into(), |(lo, hi)| format!("{lo},{hi}"));
+    let window = |w: Option<(i64, i64)>| w.map_or("any".into(), |(lo, hi)| format!("{lo},{hi}"));
+    let (created_at, seals) = (window(account.created_at), window(account.seals));
     let ceiling = account.ceiling.as_ref().map_or("none".into(), |c| format!("{},{},{}", c.burst, c.tokens, c.seconds));
-    vec![public_key.into(), kinds, created_at, ceiling, u8::from(record).to_string()]
+    vec![public_key.into(), kinds, created_at, seals, ceiling, u8::from(record).to_string()]
 }
 
 /// The broker's end, non-blocking, and the gate's.
