@@ -3,6 +3,8 @@
 
 mod support;
 
+#[path = "lifecycle/encryption.rs"]
+mod encryption;
 #[path = "lifecycle/keys.rs"]
 mod keys;
 #[path = "lifecycle/records.rs"]

@@ -1,7 +1,7 @@
-//! The key is in no memory but the key-holder's secret mapping, nor in a core, a log or the state directory.
+//! The key is in no memory but the two holders' secret mappings, nor in a core, a log or the state directory.
 //!
 //! Row B17's scan, as root, over every readable page of every process. Controls: the same scan finds each form of
-//! the key where it was planted in ordinary memory, and in a key-holder that had to do without secret memory. Checked: with the key left on the key-holder's heap the scan fails.
+//! the key where it was planted in ordinary memory, and in holders that had to do without secret memory. Checked: with the key left on the key-holder's heap the scan fails.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
@@ -13,8 +13,11 @@ use forms::Forms;
 use std::fs;
 use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
-use support::daemon::{OPEN, Setup};
+use support::daemon::{DM, Setup};
 use support::{Nsecd, SCAN_KEY, event, missing, not_root, process, sys};
+
+/// The two roles that hold the key.
+const HOLDERS: [&str; 2] = ["nsecd-keyholder", "nsecd-ecdh"];
 
 /// Every form of the key found in the memory of a process, with the mapping's name.
 fn scan(forms: &Forms, pid: i32) -> Vec<String> {
@@ -74,17 +77,17 @@ fn control_the_scan_finds_every_form_planted_in_ordinary_memory() {
 }
 
 #[test]
-fn control_the_scan_finds_the_key_in_a_holder_without_secret_memory_and_in_no_other_role() {
+fn control_the_scan_finds_the_key_in_holders_without_secret_memory_and_in_no_other_role() {
     if not_root("reading another process's memory") {
         return;
     }
-    let mut setup = Setup::new(OPEN);
+    let mut setup = Setup::new(DM);
     sys::without_memfd_secret(&mut setup.command);
     let nsecd = busy(setup);
     let forms = Forms::of(SCAN_KEY);
     for (name, pid) in nsecd.processes() {
         let found = scan(&forms, pid);
-        assert_eq!(!found.is_empty(), name == "nsecd-keyholder", "{name}: {found:?}");
+        assert_eq!(!found.is_empty(), HOLDERS.contains(&name.as_str()), "{name}: {found:?}");
     }
 }
 
@@ -93,10 +96,10 @@ fn after_a_thousand_signatures_the_key_is_in_no_readable_memory_of_any_role() {
     if not_root("reading another process's memory") {
         return;
     }
-    let nsecd = busy(Setup::new(OPEN));
+    let nsecd = busy(Setup::new(DM));
     let forms = Forms::of(SCAN_KEY);
     let processes = nsecd.processes();
-    assert_eq!(processes.len(), 4, "{processes:?}");
+    assert_eq!(processes.len(), 5, "{processes:?}");
     for (name, pid) in processes {
         let found = scan(&forms, pid);
         assert!(found.is_empty(), "{name}: {found:?}");
@@ -108,12 +111,14 @@ fn root_cannot_read_the_secret_mapping_itself() {
     if not_root("reading another process's memory") {
         return;
     }
-    let nsecd = busy(Setup::new(OPEN));
-    let secret: Vec<_> =
-        process::mappings(nsecd.role("nsecd-keyholder")).into_iter().filter(|m| m.name.contains("secretmem")).collect();
-    assert!(!secret.is_empty(), "no secret mapping: memfd_secret is missing here");
-    for mapping in &secret {
-        assert_eq!(process::read(nsecd.role("nsecd-keyholder"), mapping), b"", "{:x}", mapping.start);
+    let nsecd = busy(Setup::new(DM));
+    for holder in HOLDERS {
+        let pid = nsecd.role(holder);
+        let secret: Vec<_> = process::mappings(pid).into_iter().filter(|m| m.name.contains("secretmem")).collect();
+        assert!(!secret.is_empty(), "no secret mapping in {holder}: memfd_secret is missing here");
+        for mapping in &secret {
+            assert_eq!(process::read(pid, mapping), b"", "{holder}: {:x}", mapping.start);
+        }
     }
     for role in ["nsecd-gate", "nsecd-broker"] {
         assert!(process::mappings(nsecd.role(role)).iter().all(|m| !m.name.contains("secretmem")), "{role}");
@@ -125,7 +130,7 @@ fn neither_files_nor_a_forced_core_hold_the_key() {
     if not_root("forcing a core") || missing("gdb", "--version") {
         return;
     }
-    let nsecd = busy(Setup::new(OPEN));
+    let nsecd = busy(Setup::new(DM));
     let forms = Forms::of(SCAN_KEY);
     let core = |pid: i32| {
         let path = nsecd.dir.join(&format!("core-{pid}"));

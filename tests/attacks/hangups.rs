@@ -1,6 +1,6 @@
 //! A9: clients that go away at any moment are ordinary. Two of these each killed the reference daemon.
 
-use crate::support::daemon::{OPEN, ROLES};
+use crate::support::daemon::{DM, ROLES};
 use crate::support::{Nsecd, client, not_root, process};
 use serde_json::json;
 use std::net::Shutdown;
@@ -8,13 +8,13 @@ use std::net::Shutdown;
 const TIMES: u32 = 10_000;
 
 /// The roles' pids: unchanged means that nothing crashed and was replaced.
-fn pids(nsecd: &Nsecd) -> [i32; 3] {
+fn pids(nsecd: &Nsecd) -> [i32; 4] {
     ROLES.map(|role| nsecd.role(role))
 }
 
 #[test]
 fn ten_thousand_clients_that_write_in_two_parts_and_leave_disturb_nobody() {
-    let nsecd = Nsecd::start(OPEN);
+    let nsecd = Nsecd::start(DM);
     let before = pids(&nsecd);
     for n in 0..TIMES {
         let mut client = nsecd.connect();
@@ -34,7 +34,7 @@ fn ten_thousand_clients_that_write_in_two_parts_and_leave_disturb_nobody() {
 
 #[test]
 fn ten_thousand_clients_that_close_before_reading_disturb_nobody() {
-    let nsecd = Nsecd::start(OPEN);
+    let nsecd = Nsecd::start(DM);
     let before = pids(&nsecd);
     let request = client::line("sign_event", json!({"kind": 1, "content": "x".repeat(1000)}));
     for n in 0..TIMES {
@@ -57,7 +57,7 @@ fn a_client_that_leaves_in_the_middle_leaves_no_descriptor_behind() {
     if not_root("reading the descriptors of a non-dumpable process") {
         return;
     }
-    let nsecd = Nsecd::start(OPEN);
+    let nsecd = Nsecd::start(DM);
     let broker = nsecd.role("nsecd-broker");
     nsecd.serves();
     let mut kept = nsecd.connect();

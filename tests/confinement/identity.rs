@@ -3,7 +3,7 @@
 //! Checked: with the runtime's signal handlers kept, with only the effective uid changed, with a supplementary group kept, with roles left dumpable, or with
 //! the supervisor's environment passed on, tests of this file fail.
 
-use crate::support::daemon::{OPEN, ROLES, Setup};
+use crate::support::daemon::{DM, ROLES, Setup};
 use crate::support::{KEY_HEX, KEY_NSEC, Nsecd, not_root, process, root};
 use std::collections::BTreeMap;
 use std::fs;
@@ -41,7 +41,7 @@ fn started_as_root_each_role_has_a_uid_of_its_own_and_nothing_else() {
     if not_root("a daemon started as root") {
         return;
     }
-    let nsecd = Nsecd::start(OPEN);
+    let nsecd = Nsecd::start(DM);
     let mut uids = vec![0];
     for role in ROLES {
         let status = process::status(nsecd.role(role));
@@ -57,9 +57,9 @@ fn started_as_root_each_role_has_a_uid_of_its_own_and_nothing_else() {
 #[test]
 fn started_by_an_ordinary_user_each_role_keeps_that_user_and_nothing_else() {
     let (uid, nsecd) = if root() {
-        (ORDINARY, Setup::of(Some(ORDINARY), OPEN).start())
+        (ORDINARY, Setup::of(Some(ORDINARY), DM).start())
     } else {
-        (nix::unistd::geteuid().as_raw(), Nsecd::start(OPEN))
+        (nix::unistd::geteuid().as_raw(), Nsecd::start(DM))
     };
     let supervisor = process::status(nsecd.pid());
     assert_eq!(one_id("nsecd", &supervisor, "Uid"), uid);
@@ -77,7 +77,7 @@ fn no_role_has_an_environment_or_a_key_in_its_arguments() {
     if not_root("reading the environment of a non-dumpable process") {
         return;
     }
-    let mut setup = Setup::new(OPEN);
+    let mut setup = Setup::new(DM);
     setup.command.env("NSECD_TEST_MARK", "seen").env("LD_TEST", "seen");
     let nsecd = setup.start();
     for (name, pid) in nsecd.processes() {
@@ -101,7 +101,7 @@ fn every_role_is_non_dumpable_and_leaves_no_core() {
         return;
     }
     for uid in [None, Some(ORDINARY)] {
-        let nsecd = Setup::of(uid, OPEN).start();
+        let nsecd = Setup::of(uid, DM).start();
         for role in ROLES {
             let pid = nsecd.role(role);
             // The kernel gives /proc/PID/environ of a non-dumpable process to root (proc(5)).
@@ -123,13 +123,13 @@ fn every_role_is_non_dumpable_and_leaves_no_core() {
 }
 
 #[test]
-fn key_holder_and_gate_see_an_empty_root_and_no_network() {
+fn holders_and_gate_see_an_empty_root_and_no_network() {
     if not_root("reading the root of a non-dumpable process") {
         return;
     }
     for uid in [None, Some(ORDINARY)] {
-        let nsecd = Setup::of(uid, OPEN).start();
-        for role in ["nsecd-keyholder", "nsecd-gate"] {
+        let nsecd = Setup::of(uid, DM).start();
+        for role in ["nsecd-keyholder", "nsecd-ecdh", "nsecd-gate"] {
             let pid = nsecd.role(role);
             for namespace in ["net", "ipc", "uts", "mnt", "cgroup"] {
                 let of = |p: i32| fs::read_link(format!("/proc/{p}/ns/{namespace}")).unwrap();
@@ -147,7 +147,7 @@ fn another_process_of_the_same_user_can_neither_trace_nor_read_a_role() {
         return;
     }
     use std::os::unix::process::CommandExt;
-    let nsecd = Setup::of(Some(ORDINARY), OPEN).start();
+    let nsecd = Setup::of(Some(ORDINARY), DM).start();
     for role in ROLES {
         let pid = nsecd.role(role);
         for file in ["mem", "environ", "maps", "fd", "root", "ns/net", "syscall"] {

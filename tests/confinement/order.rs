@@ -2,7 +2,7 @@
 //!
 //! Checked: with the broker accepting once before its lock this fails.
 
-use crate::support::daemon::{OPEN, Setup};
+use crate::support::daemon::{DM, ROLES, Setup};
 use crate::support::{missing, not_root};
 
 /// The calls of the process that became `role`, from its exec on.
@@ -24,7 +24,7 @@ fn every_filter_is_in_place_before_the_first_byte_from_outside() {
         return;
     }
     let nsecd =
-        Setup::new(OPEN).traced("execve,execveat,seccomp,prctl,read,readv,recvfrom,recvmsg,accept,accept4").start();
+        Setup::new(DM).traced("execve,execveat,seccomp,prctl,read,readv,recvfrom,recvmsg,accept,accept4").start();
     let mut client = nsecd.connect();
     client.sign(1, None);
     drop(client);
@@ -34,16 +34,16 @@ fn every_filter_is_in_place_before_the_first_byte_from_outside() {
         ["read", "readv", "recvfrom", "recvmsg"].iter().any(|r| c.starts_with(&format!("{r}({fd},")))
     };
 
-    for role in ["nsecd-keyholder", "nsecd-gate", "nsecd-broker"] {
+    for role in ROLES {
         let calls = calls(&trace, role);
         let installed = first(&calls, filter).unwrap_or_else(|| panic!("{role} installs no filter"));
         assert_eq!(calls.iter().filter(|c| filter(c)).count(), 1, "{role}");
         let input = match role {
-            "nsecd-keyholder" => first(&calls, |c| reads(c, 3)),
+            "nsecd-keyholder" | "nsecd-ecdh" => first(&calls, |c| reads(c, 3)),
             "nsecd-gate" => first(&calls, |c| reads(c, 3) || reads(c, 4)),
             _ => first(&calls, |c| c.starts_with("accept")),
         };
-        let input = input.unwrap_or_else(|| panic!("control: {role} did read after a request: {calls:?}"));
+        let input = input.unwrap_or_else(|| panic!("control: {role} did read: {calls:?}"));
         assert!(installed < input, "{role}: {calls:?}");
     }
 }

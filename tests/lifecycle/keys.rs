@@ -1,8 +1,9 @@
 //! Where a key may come from, and where it may not.
 
-use crate::support::daemon::{OPEN, Setup};
+use crate::support::daemon::{DM, OPEN, Setup};
 use crate::support::{KEY_HEX, KEY_NSEC, PUBLIC_KEY, event, not_root, sys};
-use std::io::Write;
+use std::io::{Seek, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
@@ -19,23 +20,68 @@ fn every_form_of_a_key_is_read_from_a_credential() {
     }
 }
 
+/// Passes `source` as descriptor 9, from which the key is to be read.
+fn with_key_in(source: OwnedFd, config: &str) -> Setup {
+    let mut setup = Setup::bare(None, config);
+    sys::give_fds(&mut setup.command, vec![(source, 9)]);
+    setup.command.args(["--key", "fd:9"]);
+    setup
+}
+
+/// The key of the recorded cases, loaded by one holder or, with [`DM`], by both: each says its public key, which must be one.
 #[test]
 fn a_key_comes_through_an_inherited_descriptor() {
-    let mut setup = Setup::bare(None, OPEN);
-    let (source, mut writer) = std::io::pipe().unwrap();
-    writeln!(writer, "{KEY_NSEC}").unwrap();
-    drop(writer);
-    sys::give_fds(&mut setup.command, vec![(source.into(), 9)]);
-    setup.command.args(["--key", "fd:9"]);
-    let nsecd = setup.start();
-    event::signed(&nsecd.connect().sign(1, None), PUBLIC_KEY);
+    for config in [OPEN, DM] {
+        let (source, mut writer) = std::io::pipe().unwrap();
+        writeln!(writer, "{KEY_NSEC}").unwrap();
+        drop(writer);
+        let nsecd = with_key_in(source.into(), config).start();
+        event::signed(&nsecd.connect().sign(1, None), PUBLIC_KEY);
+
+        // Whoever asks somebody for a passphrase first writes late, and in parts.
+        let (source, mut writer) = std::io::pipe().unwrap();
+        let late = std::thread::spawn(move || {
+            for part in [&KEY_NSEC[..20], &KEY_NSEC[20..], "\n"] {
+                std::thread::sleep(std::time::Duration::from_millis(300));
+                writer.write_all(part.as_bytes()).unwrap();
+            }
+        });
+        let nsecd = with_key_in(source.into(), config).start();
+        late.join().unwrap();
+        event::signed(&nsecd.connect().sign(1, None), PUBLIC_KEY);
+
+        // A file that has no name any more, read from where its starter left off.
+        let dir = crate::support::Dir::new(None);
+        let path = dir.file("key", 0o600, None, format!("first line\n{KEY_HEX}\n").as_bytes());
+        let mut file = std::fs::File::open(&path).unwrap();
+        std::fs::remove_file(path).unwrap();
+        file.seek(std::io::SeekFrom::Start(11)).unwrap();
+        let nsecd = with_key_in(file.into(), config).start();
+        event::signed(&nsecd.connect().sign(1, None), PUBLIC_KEY);
+    }
+}
+
+#[test]
+fn a_source_that_two_processes_cannot_read_is_refused_with_advice() {
+    let source = || {
+        let (source, mut writer) = std::os::unix::net::UnixStream::pair().unwrap();
+        writeln!(writer, "{KEY_NSEC}").unwrap();
+        OwnedFd::from(source)
+    };
+    let exit = with_key_in(source(), DM).refused();
+    for word in ["account default", "neither a file nor a pipe", "give it as a credential", "fd:7"] {
+        assert!(exit.stderr.contains(word), "no `{word}` in: {}", exit.stderr);
+    }
+    // Control: one process can.
+    event::signed(&with_key_in(source(), OPEN).start().connect().sign(1, None), PUBLIC_KEY);
 }
 
 #[test]
 fn an_ephemeral_key_is_new_each_time_and_leaves_nothing() {
-    let keys: Vec<String> = (0..2)
-        .map(|_| {
-            let mut setup = Setup::bare(None, OPEN);
+    let keys: Vec<String> = [OPEN, DM]
+        .into_iter()
+        .map(|config| {
+            let mut setup = Setup::bare(None, config);
             setup.command.arg("--ephemeral");
             let nsecd = setup.start();
             let mut client = nsecd.connect();
@@ -91,10 +137,11 @@ fn consume_removes_the_key_from_the_keyring_once_it_is_loaded() {
     if not_root("a user keyring of its own") {
         return;
     }
-    for (uid, consume) in [(23_425, false), (23_426, true)] {
+    for (uid, consume, config) in [(23_425, false, OPEN), (23_426, true, OPEN), (23_427, false, DM), (23_428, true, DM)]
+    {
         // A user keyring lives as long as its user has a process.
         let mut keeper = Command::new("cat").uid(uid).gid(uid).stdin(Stdio::piped()).spawn().unwrap();
-        let config = OPEN.replace("[key]", &format!("[key]\nsource = \"keyring:nsec\"\nconsume = {consume}"));
+        let config = config.replace("[key]", &format!("[key]\nsource = \"keyring:nsec\"\nconsume = {consume}"));
         let mut first = Setup::bare(Some(uid), &config);
         sys::give_keyring(&mut first.command, "nsec", KEY_NSEC.into());
         let first = first.start();
@@ -110,6 +157,26 @@ fn consume_removes_the_key_from_the_keyring_once_it_is_loaded() {
         keeper.kill().unwrap();
         keeper.wait().unwrap();
     }
+}
+
+/// Checked: with the key-holder told to consume it, which loads it first, this fails.
+#[test]
+fn a_key_that_the_ecdh_holder_could_not_take_stays_in_the_keyring() {
+    if not_root("a user keyring of its own") {
+        return;
+    }
+    const USER: u32 = 23_429;
+    let mut keeper = Command::new("cat").uid(USER).gid(USER).stdin(Stdio::piped()).spawn().unwrap();
+    let config = DM.replace("[key]", "[key]\nsource = \"keyring:nsec\"\nconsume = true");
+    let mut first = Setup::bare(Some(USER), &config);
+    first.dir.file("state/default.ecdh.record.1", 0o600, Some(USER), &[b'x'; 200]);
+    sys::give_keyring(&mut first.command, "nsec", KEY_NSEC.into());
+    let exit = first.refused();
+    assert!(exit.stderr.contains("the ECDH holder of account default ended"), "{}", exit.stderr);
+    assert!(exit.stderr.contains("exit code 67") && exit.stderr.contains("NAME.ecdh.record"), "{}", exit.stderr);
+    event::signed(&Setup::bare(Some(USER), &config).start().connect().sign(1, None), PUBLIC_KEY);
+    keeper.kill().unwrap();
+    keeper.wait().unwrap();
 }
 
 #[test]

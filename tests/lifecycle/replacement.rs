@@ -1,6 +1,6 @@
 //! Broker and gate are replaced behind the same socket and the same key; without its key-holder nothing serves.
 
-use crate::support::daemon::{OPEN, ROLES};
+use crate::support::daemon::{DM, OPEN, ROLES};
 use crate::support::{Nsecd, PUBLIC_KEY, client, event, sys};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -28,14 +28,23 @@ fn a_killed_broker_or_gate_is_replaced_on_the_same_socket_and_the_same_key() {
 
 #[test]
 fn nothing_survives_a_killed_key_holder_and_the_exit_says_so() {
-    let nsecd = Nsecd::start(OPEN);
+    nothing_survives_a_killed("nsecd-keyholder", "the key-holder of account default died");
+}
+
+#[test]
+fn nothing_survives_a_killed_ecdh_holder_and_the_exit_says_so() {
+    nothing_survives_a_killed("nsecd-ecdh", "the ECDH holder of account default died");
+}
+
+fn nothing_survives_a_killed(holder: &str, says: &str) {
+    let nsecd = Nsecd::start(DM);
     nsecd.serves();
     let socket = nsecd.socket.clone();
     let pids = ROLES.map(|role| nsecd.role(role));
-    nsecd.kill("nsecd-keyholder");
+    nsecd.kill(holder);
     let exit = nsecd.wait();
     assert!(exit.code.is_some_and(|code| code != 0), "{:?}", exit.code);
-    assert!(exit.stderr.contains("key-holder") || exit.stderr.contains("keyholder"), "{}", exit.stderr);
+    assert!(exit.stderr.contains(says), "{}", exit.stderr);
     assert!(!socket.exists());
     for pid in pids {
         assert!(!crate::support::process::name(pid).starts_with("nsecd"), "{pid} is still there");

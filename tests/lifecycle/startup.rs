@@ -6,8 +6,12 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-const ROLES: [&str; 3] =
-    [env!("CARGO_BIN_EXE_nsecd-keyholder"), env!("CARGO_BIN_EXE_nsecd-gate"), env!("CARGO_BIN_EXE_nsecd-broker")];
+const ROLES: [&str; 4] = [
+    env!("CARGO_BIN_EXE_nsecd-keyholder"),
+    env!("CARGO_BIN_EXE_nsecd-ecdh"),
+    env!("CARGO_BIN_EXE_nsecd-gate"),
+    env!("CARGO_BIN_EXE_nsecd-broker"),
+];
 
 /// A start that failed properly, with these words in its message.
 fn failed(exit: &Exit, words: &[&str]) {

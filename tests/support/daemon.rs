@@ -14,11 +14,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The roles in the order of their start.
-pub const ROLES: [&str; 3] = ["nsecd-keyholder", "nsecd-gate", "nsecd-broker"];
-const BINARIES: [&str; 4] = [
+/// The roles in the order of their start; the ECDH holder runs where a socket offers encryption, as with [`DM`].
+pub const ROLES: [&str; 4] = ["nsecd-keyholder", "nsecd-ecdh", "nsecd-gate", "nsecd-broker"];
+const BINARIES: [&str; 5] = [
     env!("CARGO_BIN_EXE_nsecd"),
     env!("CARGO_BIN_EXE_nsecd-keyholder"),
+    env!("CARGO_BIN_EXE_nsecd-ecdh"),
     env!("CARGO_BIN_EXE_nsecd-gate"),
     env!("CARGO_BIN_EXE_nsecd-broker"),
 ];
@@ -31,6 +32,19 @@ ceiling = "none"
 path = "/run/nsecd-test.sock"
 kinds = [1, 7, 1111]
 tokenless = [1, 7]
+limits = "none"
+total = "none"
+"#;
+
+/// The same with direct messages, so that every role runs.
+pub const DM: &str = r#"
+[key]
+ceiling = "none"
+[[socket]]
+path = "/run/nsecd-test.sock"
+kinds = [1, 7, 1111]
+tokenless = [1, 7]
+methods = ["sign_event", "dm"]
 limits = "none"
 total = "none"
 "#;

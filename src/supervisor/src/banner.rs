@@ -5,7 +5,7 @@
 use std::fmt::Write;
 
 use nix::unistd::{User, geteuid};
-use nsecd_policy::Kinds;
+use nsecd_policy::{Kinds, Method};
 use nsecd_sandbox::{hello, lock};
 
 use crate::config::Socket;
@@ -26,7 +26,7 @@ pub fn text(setup: &Setup, service: &Service) -> String {
         line(&format!("  account {}: public key {}", account.name, holder.public_key));
     }
     for socket in &config.sockets {
-        line(&format!("  socket  {}: kinds {}", socket.path.display(), kinds(&socket.kinds)));
+        line(&format!("  socket  {}: kinds {}{}", socket.path.display(), kinds(&socket.kinds), encryption(socket)));
         line(&format!("          refusals are logged in {}", socket.alert_log.display()));
     }
     line(&format!("  state   {}", config.state.dir.display()));
@@ -47,7 +47,7 @@ pub fn text(setup: &Setup, service: &Service) -> String {
 
 /// One line for each role that lacks an optional step of its confinement.
 pub fn missing(setup: &Setup, service: &Service) -> Vec<String> {
-    let holders = setup.holders.iter().map(|h| (h.child.name(), h.missing));
+    let holders = setup.holders.iter().chain(&setup.ecdh).map(|h| (h.child.name(), h.missing));
     let others = [&service.broker].into_iter().chain(&service.gates).map(|c| c.name());
     let all = holders.chain(others.zip(service.missing.iter().copied()));
     all.filter(|(_, bits)| *bits != 0)
@@ -63,6 +63,17 @@ fn kinds(kinds: &Kinds) -> String {
         Kinds::Any => "any".into(),
         Kinds::List(list) => list.iter().map(u16::to_string).collect::<Vec<_>>().join(", "),
     }
+}
+
+/// What a socket offers beside signatures.
+fn encryption(socket: &Socket) -> String {
+    let name = |method: &Method| match method {
+        Method::SignEvent => None,
+        Method::Nip44 => Some("; nip44"),
+        Method::Nip04 => Some("; nip04"),
+        Method::Dm => Some("; direct messages"),
+    };
+    socket.methods.iter().filter_map(name).collect()
 }
 
 /// Comments and commands, each fit to be pasted as it is.

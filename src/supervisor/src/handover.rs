@@ -32,6 +32,7 @@ pub fn policy<'a>(setup: &'a Setup, files: &Files<'a>) -> (Vec<BorrowedFd<'a>>, 
     let listeners: Vec<i32> = setup.listeners.iter().map(|l| give(l.fd.as_fd())).collect();
     let alerts: Vec<i32> = setup.alert_logs.iter().map(|l| give(l.file().as_fd())).collect();
     let journal_fd = give(setup.journal.file().as_fd());
+    let ecdh_fd = setup.ecdh.as_ref().map(|holder| give(holder.channel.as_fd()));
     let gates: Vec<i32> = files.gates.iter().map(|&gate| give(gate)).collect();
     let capacity = capacity(fds.len());
 
@@ -78,7 +79,7 @@ pub fn policy<'a>(setup: &'a Setup, files: &Files<'a>) -> (Vec<BorrowedFd<'a>>, 
         sockets: (0..config.sockets.len()).map(socket).collect(),
         default_account: config.default_account.clone(),
         log_size: config.state.log_size,
-        ecdh_fd: None,
+        ecdh_fd,
         journal_fd,
         boot_id: setup.boot_id.clone(),
         syslog_fd,

@@ -1,27 +1,31 @@
-//! Starting the key-holders: one for each account, for as long as nsecd runs.
+//! Starting the holders of keys, for as long as nsecd runs: one key-holder for each account, and the default account's
+//! ECDH holder where a socket offers encryption.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
-use crate::config::Config;
+use crate::config::{Ceiling, Config};
 use crate::fault::{Fault, OrFault};
 use crate::images::Images;
 use crate::keysource::KeySource;
 use crate::ready::{Expected, KEY_PATIENCE, NotReady, hellos};
+use crate::record::Record;
+use crate::setup::State;
 use crate::signals::Signals;
 use crate::spawn::{Child, Start};
 use crate::uids::Roles;
 
-/// How long a key-holder may take to notice that its last gate is gone.
+/// How long a holder may take to notice that nobody is left to ask it.
 const FAREWELL: Duration = Duration::from_millis(500);
 
-/// A locked key-holder.
+/// A locked holder of a key.
 pub struct Holder {
     /// Its process.
     pub child: Child,
-    /// The gate's end of the pair to it; every gate of the account gets a duplicate.
+    /// The asking end of the pair to it: every gate of the account gets a duplicate, or, of the ECDH holder's, every broker.
     pub channel: OwnedFd,
     /// x-only public key (BIP-340), lower-case hex.
     pub public_key: String,
@@ -60,35 +64,72 @@ pub fn packet_pair() -> Result<(OwnedFd, OwnedFd), Fault> {
         .or_fault(|| "making a socket pair".into())
 }
 
+/// Sets O_NONBLOCK on a descriptor and all its duplicates.
+pub fn set_nonblocking(fd: &OwnedFd) -> Result<(), Fault> {
+    fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map(drop).or_fault(|| "setting O_NONBLOCK".into())
+}
+
+/// A yes or no among a role's arguments.
+pub fn flag(on: bool) -> String {
+    u8::from(on).to_string()
+}
+
+/// A ceiling among a role's arguments (`nsecd_bounds::admission`).
+pub fn ceiling_argument(ceiling: &Option<Ceiling>) -> String {
+    ceiling.as_ref().map_or("none".into(), |c| format!("{},{},{}", c.burst, c.tokens, c.seconds))
+}
+
+/// What every holder is started with.
+pub struct Means<'a> {
+    /// What the operator configured.
+    pub config: &'a Config,
+    /// The role binaries.
+    pub images: &'a Images,
+    /// The roles' uids.
+    pub ids: &'a Roles,
+    /// Descriptors 0 to 2.
+    pub standard: &'a Standard,
+    /// SIGTERM and the like.
+    pub signals: &'a Signals,
+}
+
+impl Means<'_> {
+    /// Descriptors 0 to 2 of a holder that reads its key from this source.
+    fn triple<'a>(&'a self, source: &'a KeySource) -> Vec<BorrowedFd<'a>> {
+        let mut fds = self.standard.triple();
+        if let KeySource::Descriptor(fd) = source {
+            fds[0] = fd.as_fd();
+        }
+        fds
+    }
+
+    /// A holder's last arguments, as `nsecd_vault` reads them.
+    fn key_arguments(&self, source: &KeySource, consume: bool) -> Vec<String> {
+        let mut arguments = vec![flag(self.config.holder.require_secretmem), flag(consume)];
+        arguments.extend(source.arguments());
+        arguments
+    }
+}
+
 /// Starts a key-holder on each source, waits until all are locked, and closes the sources.
 ///
 /// # Errors
 /// One could not start; two accounts hold the same key.
-pub fn start(
-    config: &Config,
-    sources: Vec<KeySource>,
-    images: &Images,
-    ids: &Roles,
-    standard: &Standard,
-    signals: &Signals,
-) -> Result<Vec<Holder>, NotReady> {
-    let flag = |on: bool| if on { "1".to_owned() } else { "0".to_owned() };
+pub fn start(means: &Means, sources: Vec<KeySource>) -> Result<Vec<Holder>, NotReady> {
     let mut started = Vec::new();
-    for ((account, source), ids) in config.accounts.iter().zip(&sources).zip(&ids.holders) {
+    let Means { config, images, ids, signals, .. } = means;
+    for (index, (account, source)) in config.accounts.iter().zip(&sources).enumerate() {
         let (channel, theirs) = packet_pair()?;
-        let mut fds = standard.triple();
-        if let KeySource::Descriptor(fd) = source {
-            fds[0] = fd.as_fd();
-        }
+        let mut fds = means.triple(source);
         fds.push(theirs.as_fd());
-        let mut arguments = vec![flag(config.holder.require_secretmem), flag(account.consume)];
-        arguments.extend(source.arguments());
+        // The last to load a key removes it.
+        let consume = account.consume && !(index == 0 && config.ecdh.is_some());
         let child = Child::start(Start {
             name: format!("the key-holder of account {}", account.name),
             program: "nsecd-keyholder",
             image: images.holder.as_fd(),
-            ids: *ids,
-            arguments,
+            ids: ids.holders[index],
+            arguments: means.key_arguments(source, consume),
             fds,
         })?;
         started.push((child, channel));
@@ -103,12 +144,67 @@ pub fn start(
         .map(|((child, channel), hello)| Holder {
             child,
             channel,
-            public_key: hello.public_key.iter().map(|b| format!("{b:02x}")).collect(),
+            public_key: hex(&hello.public_key),
             missing: hello.missing,
         })
         .collect();
     refuse_same_key(&holders)?;
     Ok(holders)
+}
+
+/// Starts the default account's ECDH holder, if one is configured, on its key source opened a second time; `record` is what
+/// it continues. Only once that account's key-holder, `first`, is locked.
+///
+/// # Errors
+/// It could not start, or holds another key.
+pub fn start_ecdh(
+    means: &Means,
+    source: Option<KeySource>,
+    record: Option<&Record>,
+    state: &State,
+    first: Option<&Holder>,
+) -> Result<Option<Holder>, NotReady> {
+    let Means { config, images, ids, standard, signals } = means;
+    let (account, image) = (config.accounts.first(), &images.ecdh);
+    let (Some(ecdh), Some(account), Some(image)) = (&config.ecdh, account, image) else { return Ok(None) };
+    let (Some(source), Some(record), Some(first)) = (source, record, first) else { return Ok(None) };
+    let (channel, theirs) = packet_pair()?;
+    set_nonblocking(&channel)?;
+    let (hello_end, hello_theirs) = packet_pair()?;
+    let previous = record.previous(state)?;
+    let previous = previous.as_ref().map_or(standard.null.as_fd(), AsFd::as_fd);
+    let mut fds = means.triple(&source);
+    fds.extend([theirs.as_fd(), hello_theirs.as_fd(), record.file().as_fd(), previous]);
+    let ops: Vec<String> = ecdh.ops.iter().map(u8::to_string).collect();
+    let peers = ecdh.peers.as_ref().map_or("any".into(), |peers| peers.join(","));
+    let mut arguments = vec![ops.join(","), peers, ceiling_argument(&account.ecdh_ceiling), flag(config.holder.record)];
+    arguments.extend(means.key_arguments(&source, account.consume));
+    let mut child = Child::start(Start {
+        name: format!("the ECDH holder of account {}", account.name),
+        program: "nsecd-ecdh",
+        image: image.as_fd(),
+        ids: ids.ecdh,
+        arguments,
+        fds,
+    })?;
+    drop(source);
+    let mut expected = [Expected { child: &mut child, channel: &hello_end, role: b'E' }];
+    let hellos = hellos(&mut expected, None, signals, KEY_PATIENCE)?;
+    let (public_key, missing) = hellos.first().map(|h| (hex(&h.public_key), h.missing)).unwrap_or_default();
+    if public_key != first.public_key {
+        return Err(Fault::new(format!(
+            "{} loaded a key ({}), {} another ({public_key}): the source changed meanwhile; start nsecd again",
+            first.child.name(),
+            first.public_key,
+            child.name()
+        ))
+        .into());
+    }
+    Ok(Some(Holder { child, channel, public_key, missing }))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// Each account has its own ceiling and record: one key in two accounts would have twice its ceiling.
@@ -126,8 +222,8 @@ fn refuse_same_key(holders: &[Holder]) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Ends the key-holders: their gates are gone, so closing our ends lets them leave by themselves.
-pub fn stop(holders: Vec<Holder>) {
+/// Ends the holders: gates and broker are gone, so closing our ends lets them leave by themselves.
+pub fn stop(holders: impl IntoIterator<Item = Holder>) {
     let mut children = Vec::new();
     for Holder { child, channel, .. } in holders {
         drop(channel);

@@ -17,22 +17,29 @@ pub struct Images {
     pub holder: OwnedFd,
     /// nsecd-gate.
     pub gate: OwnedFd,
+    /// nsecd-ecdh, where it is needed.
+    pub ecdh: Option<OwnedFd>,
     /// nsecd-broker.
     pub broker: OwnedFd,
 }
 
 impl Images {
-    /// Opens the binaries that lie beside the running one.
+    /// Opens the binaries that lie beside the running one, that of the ECDH holder only `with_ecdh`.
     ///
     /// # Errors
     /// One is missing, or others can change it or the directory it lies in.
-    pub fn open() -> Result<Images, Fault> {
+    pub fn open(with_ecdh: bool) -> Result<Images, Fault> {
         let me = std::fs::read_link("/proc/self/exe").or_fault(|| "reading /proc/self/exe".into())?;
         let dir = me.parent().ok_or_else(|| Fault::new("/proc/self/exe names no directory"))?;
         // Who may write in the directory may put another file in a binary's place before the next start.
         Dir::open(dir)?;
         let image = |name: &str| image(dir, OsStr::new(name));
-        Ok(Images { holder: image("nsecd-keyholder")?, gate: image("nsecd-gate")?, broker: image("nsecd-broker")? })
+        Ok(Images {
+            holder: image("nsecd-keyholder")?,
+            gate: image("nsecd-gate")?,
+            ecdh: with_ecdh.then(|| image("nsecd-ecdh")).transpose()?,
+            broker: image("nsecd-broker")?,
+        })
     }
 }
 

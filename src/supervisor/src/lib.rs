@@ -1,6 +1,6 @@
 //! The supervisor: reads the configuration, opens what the other processes need, starts them, replaces them.
 //!
-//! It never reads a key and never a byte that an agent sent. One thread; unsafe code in `sys` alone.
+//! It never reads a key (a throw-away one it may have to make: `keysource`) and never a byte that an agent sent. One thread; unsafe code in `sys` alone.
 //!
 //! [`main`] → `start` (the order of the start) → `life` (the loop). Below them: `setup` (what is opened once),
 //! `holders` and `service` (the roles), `spawn` and `ready` (one process), `listeners`, `securefs` (files).

@@ -1,6 +1,6 @@
 //! The supervisor's life after the start: one loop that waits for deaths, the broker's frames, and the operator.
 //!
-//! A dead broker or gate is replaced, a dead key-holder ends everything. Must never wait for a child without
+//! A dead broker or gate is replaced, a dead key-holder or ECDH holder ends everything. Must never wait for a child without
 //! a limit, nor do more for a broker's frames than an honest broker needs.
 
 use std::os::fd::AsFd;
@@ -30,7 +30,7 @@ const FRAME_WINDOW: Duration = Duration::from_secs(1);
 /// Runs until the operator stops nsecd.
 ///
 /// # Errors
-/// A key-holder died.
+/// A key-holder or the ECDH holder died.
 pub fn run(setup: &mut Setup, service: Service, notify: &mut Notify) -> Result<(), Fault> {
     let mut life = Life { setup, notify, state: State::Up(service), crashes: 0, frames: 0, window: Instant::now() };
     loop {
@@ -75,7 +75,9 @@ impl Life<'_> {
     /// Waits for anything to happen.
     fn wait(&mut self) {
         let mut fds = vec![PollFd::new(self.setup.signals.as_fd(), PollFlags::POLLIN)];
-        fds.extend(self.setup.holders.iter().map(|h| PollFd::new(h.child.as_fd(), PollFlags::POLLIN)));
+        fds.extend(
+            self.setup.holders.iter().chain(&self.setup.ecdh).map(|h| PollFd::new(h.child.as_fd(), PollFlags::POLLIN)),
+        );
         let mut due = None;
         let mut prompt = true;
         if let State::Up(service) = &mut self.state {
@@ -114,7 +116,7 @@ impl Life<'_> {
     }
 
     fn watch_holders(&mut self) -> Result<(), Fault> {
-        for holder in &mut self.setup.holders {
+        for holder in self.setup.holders.iter_mut().chain(&mut self.setup.ecdh) {
             if let Some(end) = holder.child.ended() {
                 return Err(Fault::new(format!(
                     "{} died ({end}), and its key with it: everything stops; restart nsecd",

@@ -16,7 +16,7 @@ use crate::spawn::{Child, End};
 /// Longest time that gates and broker may take; a lock takes a millisecond, reading a long record a few,
 /// hashing one of the largest size (1 GiB) some seconds.
 pub const PATIENCE: Duration = Duration::from_secs(10);
-/// Longest time that a key-holder may take: whoever writes its key may have to ask somebody for a passphrase.
+/// Longest time that a holder may take: whoever writes its key may have to ask somebody for a passphrase.
 pub const KEY_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long a role that has closed its sockets may take to be seen dead.
@@ -146,7 +146,7 @@ fn died(child: &Child, end: End) -> Fault {
         End::Code(65) => "its source holds no valid key: an nsec1…, 64 hex digits or 32 raw bytes are expected",
         End::Code(66) => "the key could not be read from its source; --ephemeral tries nsecd on a throw-away key",
         End::Code(67) => {
-            "its record in the state directory, NAME.record, or NAME.record.1 before it, cannot be continued: move away the one it named"
+            "its record in the state directory (NAME.record, of the ECDH holder NAME.ecdh.record), or the one before it, NAME.record.1, cannot be continued: move away the one it named"
         }
         End::Code(70) => "a mandatory step of its confinement failed",
         _ => "see what it printed",

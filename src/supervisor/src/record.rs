@@ -1,6 +1,6 @@
-//! The gates' records: kept open, and put aside when they are full, between one gate and the next.
+//! The records of gates and ECDH holder: kept open, and put aside when they are full, between one writer and the next.
 //!
-//! Must never start a new file while the one before it is out of the next gate's sight: its uses would be forgiven.
+//! Must never start a new file while the one before it is out of the next writer's sight: its uses would be forgiven.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
 
-use crate::config::{Account, Config};
+use crate::config::{Ceiling, Config};
 use crate::fault::{Fault, OrFault};
 use crate::rotation;
 use crate::securefs::Dir;
@@ -23,10 +23,11 @@ const LARGEST: u64 = 1 << 30;
 /// How long a record that could not be put aside is left alone.
 const RETRY: Duration = Duration::from_secs(600);
 
-/// The record of one account.
+/// One record, of one writer.
 pub struct Record {
-    account: String,
-    gate: Option<Ids>,
+    /// Its name without ".record".
+    stem: String,
+    writer: Option<Ids>,
     /// Bytes from which it is put aside.
     full: u64,
     file: File,
@@ -35,13 +36,13 @@ pub struct Record {
 }
 
 impl Record {
-    /// Opens or makes an account's record for its gate; with `full` bytes or more it is put aside.
+    /// Opens or makes STEM.record for its writer; with `full` bytes or more it is put aside.
     ///
     /// # Errors
     /// As [`State::record`].
-    pub fn open(state: &State, account: &str, gate: Option<Ids>, full: u64) -> Result<Record, Fault> {
-        let file = state.record(account, gate)?;
-        Ok(Record { account: account.to_owned(), gate, full, file, failed: None })
+    pub fn open(state: &State, stem: &str, writer: Option<Ids>, full: u64) -> Result<Record, Fault> {
+        let file = state.record(stem, writer)?;
+        Ok(Record { stem: stem.to_owned(), writer, full, file, failed: None })
     }
 
     /// The open record.
@@ -54,9 +55,9 @@ impl Record {
     /// # Errors
     /// What lies at its name is not of ours, and the record is empty, so that the next one cannot do without it.
     pub fn previous(&self, state: &State) -> Result<Option<File>, Fault> {
-        let existing = state.dir().existing(&self.name(".1"), &record_file(OFlag::O_RDONLY, self.gate));
+        let existing = state.dir().existing(&self.name(".1"), &record_file(OFlag::O_RDONLY, self.writer));
         match existing {
-            // A gate that misses rows takes its bucket for empty.
+            // Who misses rows takes the bucket for empty.
             Err(why) if self.size() >= ROW => {
                 log::warn!("the record before {} is not read: {why}", self.name("").display());
                 Ok(None)
@@ -80,8 +81,8 @@ impl Record {
 
     fn put_aside(&mut self, state: &State, keep: u32) -> Result<(), Fault> {
         let dir = self.look(state, keep)?;
-        rotation::rotate(&dir, &self.name(""), keep, &record_file(OFlag::O_RDWR, self.gate))?;
-        self.file = state.record(&self.account, self.gate)?;
+        rotation::rotate(&dir, &self.name(""), keep, &record_file(OFlag::O_RDWR, self.writer))?;
+        self.file = state.record(&self.stem, self.writer)?;
         log::info!("{} was full: it is {} now", self.name("").display(), self.name(".1").display());
         Ok(())
     }
@@ -95,7 +96,7 @@ impl Record {
         if seen != Some((ours.dev(), ours.ino())) {
             return Err(Fault::new(format!("{} is not the file in use any more: move that back", name.display())));
         }
-        rotation::look(&dir, &name, keep, &record_file(OFlag::O_RDWR, self.gate))?;
+        rotation::look(&dir, &name, keep, &record_file(OFlag::O_RDWR, self.writer))?;
         Ok(dir)
     }
 
@@ -104,7 +105,7 @@ impl Record {
         let result = step(self);
         if let Err(why) = &result {
             self.failed = Some(Instant::now());
-            log::warn!("the record of account {} is full, but goes on in the same file: {why}", self.account);
+            log::warn!("{} is full, but goes on in the same file: {why}", self.name("").display());
         }
         result.is_ok()
     }
@@ -113,38 +114,39 @@ impl Record {
         self.file.metadata().map_or(0, |m| m.size())
     }
 
-    fn name(&self, end: &str) -> OsString {
-        OsStr::new(&format!("{}.record{end}", self.account)).to_owned()
+    /// Its file's name in the state directory, with `end` behind it.
+    pub fn name(&self, end: &str) -> OsString {
+        OsStr::new(&format!("{}.record{end}", self.stem)).to_owned()
     }
 }
 
-/// Bytes with which the record of `account` is put aside.
-pub fn full(config: &Config, account: &Account) -> u64 {
-    // As many rows as empty the bucket: a gate reads no further back than the previous file.
-    let burst = account.ceiling.as_ref().map_or(0, |c| u64::from(c.burst));
+/// Bytes with which a record under this ceiling is put aside.
+pub fn full(config: &Config, ceiling: &Option<Ceiling>) -> u64 {
+    // As many rows as empty the bucket: its writer reads no further back than the previous file.
+    let burst = ceiling.as_ref().map_or(0, |c| u64::from(c.burst));
     match config.holder.record {
         true => config.state.log_size.max(LARGEST.min(ROW * (burst + 1))),
         false => u64::MAX,
     }
 }
 
+/// Old records that are kept: at least the one that the next writer reads.
+pub fn keep(config: &Config) -> u32 {
+    config.state.log_keep.max(1)
+}
+
 impl Setup {
     /// Whether a record is full and can be put aside.
     pub fn has_full_record(&mut self) -> bool {
-        let keep = self.keep();
+        let keep = keep(&self.config);
         self.records.iter_mut().any(|record| record.is_due(&self.state, keep))
     }
 
     /// Puts every full record aside. Only while no gate writes: the next one reads what it continues.
     pub fn rotate_records(&mut self) {
-        let keep = self.keep();
+        let keep = keep(&self.config);
         for record in &mut self.records {
             record.rotate(&self.state, keep);
         }
-    }
-
-    /// Old records that are kept: at least the one that the gate reads.
-    fn keep(&self) -> u32 {
-        self.config.state.log_keep.max(1)
     }
 }

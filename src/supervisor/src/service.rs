@@ -6,7 +6,7 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::OFlag;
 use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, socketpair};
 use nix::unistd::pipe2;
 use nsecd_policy::control::{self, Control};
@@ -15,7 +15,7 @@ use nsecd_policy::{Kinds, Policy};
 use crate::config::Account;
 use crate::fault::{Fault, OrFault};
 use crate::handover::{Files, policy};
-use crate::holders::packet_pair;
+use crate::holders::{ceiling_argument, flag, packet_pair, set_nonblocking};
 use crate::logging::syslog_for_broker;
 use crate::ready::{Expected, Handover, NotReady, PATIENCE, hellos};
 use crate::setup::Setup;
@@ -194,8 +194,7 @@ fn gate_arguments(account: &Account, public_key: &str, record: bool) -> Vec<Stri
     };
     let window = |w: Option<(i64, i64)>| w.map_or("any".into(), |(lo, hi)| format!("{lo},{hi}"));
     let (created_at, seals) = (window(account.created_at), window(account.seals));
-    let ceiling = account.ceiling.as_ref().map_or("none".into(), |c| format!("{},{},{}", c.burst, c.tokens, c.seconds));
-    vec![public_key.into(), kinds, created_at, seals, ceiling, u8::from(record).to_string()]
+    vec![public_key.into(), kinds, created_at, seals, ceiling_argument(&account.ceiling), flag(record)]
 }
 
 /// The broker's end, non-blocking, and the gate's.
@@ -204,10 +203,6 @@ fn stream_pair() -> Result<(OwnedFd, OwnedFd), Fault> {
         .or_fault(|| "making a socket pair".into())?;
     set_nonblocking(&broker)?;
     Ok((broker, gate))
-}
-
-fn set_nonblocking(fd: &OwnedFd) -> Result<(), Fault> {
-    fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map(drop).or_fault(|| "setting O_NONBLOCK".into())
 }
 
 /// Length (u32, big-endian) ‖ JSON.

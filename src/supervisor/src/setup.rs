@@ -11,7 +11,7 @@ use nix::unistd::{Gid, Uid, fchown};
 
 use crate::activation::Given;
 use crate::alertlog::AlertLog;
-use crate::config::Config;
+use crate::config::{Account, Config};
 use crate::fault::{Fault, OrFault};
 use crate::holders::{Holder, Standard};
 use crate::images::Images;
@@ -29,6 +29,8 @@ use crate::uids::{DYNAMIC, Ids, Roles};
 pub struct Setup {
     /// One for each account.
     pub holders: Vec<Holder>,
+    /// The default account's, where a socket offers encryption.
+    pub ecdh: Option<Holder>,
     /// One for each configured socket.
     pub listeners: Vec<Listener>,
     /// One for each configured socket.
@@ -87,31 +89,32 @@ impl State {
         &self.dir
     }
 
-    /// Opens or makes an account's record, and gives it to its gate's uid.
+    /// Opens or makes the record STEM.record, and gives it to its writer's uid.
     ///
     /// # Errors
     /// As [`Dir::file`].
-    pub fn record(&self, account: &str, gate: Option<Ids>) -> Result<File, Fault> {
-        let name = format!("{account}.record");
-        let file = self.dir.file(OsStr::new(&name), &record_file(OFlag::O_RDWR, gate))?;
-        if let Some(ids) = gate {
+    pub fn record(&self, stem: &str, writer: Option<Ids>) -> Result<File, Fault> {
+        let name = format!("{stem}.record");
+        let file = self.dir.file(OsStr::new(&name), &record_file(OFlag::O_RDWR, writer))?;
+        if let Some(ids) = writer {
             let (uid, gid) = (Some(Uid::from_raw(ids.uid)), Some(Gid::from_raw(ids.gid)));
-            fchown(&file, uid, gid).or_fault(|| format!("giving {name} to uid {}, its gate's", ids.uid))?;
+            fchown(&file, uid, gid).or_fault(|| format!("giving {name} to uid {}, its writer's", ids.uid))?;
         }
         Ok(file)
     }
 }
 
 /// How a record is opened.
-pub fn record_file(flags: OFlag, gate: Option<Ids>) -> Want {
-    // Where only root can make files, an owner of the dynamic range is an earlier run's gate.
-    Want { flags, mode: 0o600, owner: if gate.is_some() { role_uid } else { |_| false } }
+pub fn record_file(flags: OFlag, writer: Option<Ids>) -> Want {
+    // Where only root can make files, an owner of the dynamic range is an earlier run's gate or ECDH holder.
+    Want { flags, mode: 0o600, owner: if writer.is_some() { role_uid } else { |_| false } }
 }
 
-/// Whether a gate may have had that uid.
+/// Whether a gate or an ECDH holder may have had that uid.
 fn role_uid(uid: u32) -> bool {
-    let user = nix::unistd::User::from_name("nsecd-gate").ok().flatten();
-    DYNAMIC.contains(&uid) || user.is_some_and(|u| u.uid.as_raw() == uid)
+    let user = |name| nix::unistd::User::from_name(name).ok().flatten();
+    let mut users = ["nsecd-gate", "nsecd-ecdh"].into_iter().filter_map(user);
+    DYNAMIC.contains(&uid) || users.any(|u| u.uid.as_raw() == uid)
 }
 
 impl Drop for State {
@@ -155,7 +158,18 @@ pub fn alert_logs(config: &Config) -> Result<Vec<AlertLog>, Fault> {
 /// Opens every account's record.
 pub fn records(config: &Config, state: &State, ids: &Roles) -> Result<Vec<Record>, Fault> {
     let accounts = config.accounts.iter().zip(&ids.gates);
-    accounts.map(|(a, gate)| Record::open(state, &a.name, *gate, record::full(config, a))).collect()
+    let full = |a: &Account| record::full(config, &a.ceiling);
+    accounts.map(|(a, gate)| Record::open(state, &a.name, *gate, full(a))).collect()
+}
+
+/// Opens the ECDH holder's record, where there is such a holder, and puts it aside if it is full: the holder keeps its
+/// key for as long as nsecd runs, so this is the only moment at which nobody writes it.
+pub fn ecdh_record(config: &Config, state: &State, ids: &Roles) -> Result<Option<Record>, Fault> {
+    let (Some(_), Some(account)) = (&config.ecdh, config.accounts.first()) else { return Ok(None) };
+    let full = record::full(config, &account.ecdh_ceiling);
+    let mut record = Record::open(state, &format!("{}.ecdh", account.name), ids.ecdh, full)?;
+    record.rotate(state, record::keep(config));
+    Ok(Some(record))
 }
 
 /// Opens the journal: what SIGNER_SESSION_FILE names, unless that is another program's file, or nobody should write there.
@@ -180,9 +194,14 @@ pub fn boot_id() -> Result<String, Fault> {
 }
 
 /// Refuses one file in two roles, e.g. an alert log of two sockets, which would rotate it under each other.
-pub fn distinct(config: &Config, alert_logs: &[AlertLog], records: &[Record], journal: &Journal) -> Result<(), Fault> {
+pub fn distinct<'a>(
+    config: &Config,
+    alert_logs: &[AlertLog],
+    records: impl IntoIterator<Item = &'a Record>,
+    journal: &Journal,
+) -> Result<(), Fault> {
     let logs = config.sockets.iter().zip(alert_logs).map(|(s, l)| (l.file(), s.alert_log.display().to_string()));
-    let records = config.accounts.iter().zip(records).map(|(a, r)| (r.file(), format!("{}.record", a.name)));
+    let records = records.into_iter().map(|r| (r.file(), r.name("").display().to_string()));
     let mut seen = HashSet::new();
     for (file, name) in logs.chain(records).chain([(journal.file(), "the journal".to_owned())]) {
         let meta = file.metadata().or_fault(|| format!("looking at {name}"))?;

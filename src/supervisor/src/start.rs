@@ -9,7 +9,7 @@ use crate::config::{self, Command, Config, Ids, Source};
 use crate::environment::Environment;
 use crate::fault::Fault;
 use crate::harden::{drop_capabilities, harden};
-use crate::holders::{self, Standard};
+use crate::holders::{self, Means, Standard};
 use crate::images::Images;
 use crate::keysource::KeySource;
 use crate::notify::Notify;
@@ -57,25 +57,33 @@ fn run(config: Box<Config>, environment: &Environment) -> Result<(), NotReady> {
     let mut notify = Notify::open(environment)?;
 
     // Everything that needs a path, before any role exists.
-    let images = Images::open()?;
+    let images = Images::open(config.ecdh.is_some())?;
     let standard = Standard::open()?;
-    let ids = Roles::assign(config.accounts.len(), geteuid().is_root())?;
+    let ids = Roles::assign(config.accounts.len(), config.ecdh.is_some(), geteuid().is_root())?;
     drop_capabilities()?; // not before: with hidepid it takes one to see which uids are in use
     let state = State::open(&config.state.dir, config.ephemeral)?;
     let listeners = setup::listeners(&config, &given, &mut inherited)?;
     let alert_logs = setup::alert_logs(&config)?;
     let records = setup::records(&config, &state, &ids)?;
+    let ecdh_record = setup::ecdh_record(&config, &state, &ids)?;
     let journal = setup::journal(&config)?;
-    setup::distinct(&config, &alert_logs, &records, &journal)?;
+    setup::distinct(&config, &alert_logs, records.iter().chain(&ecdh_record), &journal)?;
     let boot_id = setup::boot_id()?;
     let credentials = environment.credentials_directory.as_deref();
     let mut source = |account| KeySource::open(account, credentials, &mut inherited);
-    let sources = config.accounts.iter().map(&mut source).collect::<Result<Vec<_>, Fault>>()?;
+    let mut sources = config.accounts.iter().map(&mut source).collect::<Result<Vec<_>, Fault>>()?;
+    let second = match (&config.ecdh, config.accounts.first(), sources.first_mut()) {
+        (Some(_), Some(account), Some(source)) => Some(source.twice(account, &signals)?),
+        _ => None,
+    };
 
-    // The key-holders read their keys and lock themselves; then gates and broker.
-    let holders = holders::start(&config, sources, &images, &ids, &standard, &signals)?;
+    // The holders read their keys and lock themselves; then gates and broker.
+    let means = Means { config: &config, images: &images, ids: &ids, standard: &standard, signals: &signals };
+    let holders = holders::start(&means, sources)?;
+    let ecdh = holders::start_ecdh(&means, second, ecdh_record.as_ref(), &state, holders.first())?;
     let mut setup = Setup {
         holders,
+        ecdh,
         listeners,
         alert_logs,
         records,
@@ -94,7 +102,7 @@ fn run(config: Box<Config>, environment: &Environment) -> Result<(), NotReady> {
     announce(&setup, &service, &notify);
     let result = life::run(&mut setup, service, &mut notify);
     notify.tell("STOPPING=1");
-    holders::stop(std::mem::take(&mut setup.holders));
+    holders::stop(std::mem::take(&mut setup.holders).into_iter().chain(setup.ecdh.take()));
     Ok(result?)
 }
 

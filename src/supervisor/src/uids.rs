@@ -30,6 +30,8 @@ pub struct Roles {
     pub holders: Vec<Option<Ids>>,
     /// One for each account's gate.
     pub gates: Vec<Option<Ids>>,
+    /// The ECDH holder's, where there is one.
+    pub ecdh: Option<Ids>,
     /// The broker's.
     pub broker: Option<Ids>,
     /// Held while the uids are in use, so that a second nsecd takes others.
@@ -37,13 +39,14 @@ pub struct Roles {
 }
 
 impl Roles {
-    /// Finds a uid for each role of `accounts` accounts, and says so in the log.
+    /// Finds a uid for each role of `accounts` accounts, and for an ECDH holder if one is wanted, and says so in the log.
     ///
     /// # Errors
     /// No free uid is left, or /proc cannot be read.
-    pub fn assign(accounts: usize, root: bool) -> Result<Roles, Fault> {
+    pub fn assign(accounts: usize, ecdh: bool, root: bool) -> Result<Roles, Fault> {
         let nobody = vec![None; accounts];
-        let mut roles = Roles { holders: nobody.clone(), gates: nobody, broker: None, _reserved: Vec::new() };
+        let mut roles =
+            Roles { holders: nobody.clone(), gates: nobody, ecdh: None, broker: None, _reserved: Vec::new() };
         if !root {
             return Ok(roles);
         }
@@ -55,10 +58,13 @@ impl Roles {
                 *slot = Some(user.map_or_else(|| free.take(role), Ok)?);
             }
         }
+        if ecdh {
+            roles.ecdh = Some(system_user("nsecd-ecdh").map_or_else(|| free.take("nsecd-ecdh"), Ok)?);
+        }
         roles.broker = Some(broker.map_or_else(|| free.take("nsecd-broker"), Ok)?);
         if let Some(ids) = free.list() {
             log::info!(
-                "no system users for the roles: using uids {ids}, free for now; to create them: for u in keyholder gate broker; do useradd --system --no-create-home --shell /usr/sbin/nologin nsecd-$u; done"
+                "no system users for the roles: using uids {ids}, free for now; to create them: for u in keyholder gate ecdh broker; do useradd --system --no-create-home --shell /usr/sbin/nologin nsecd-$u; done"
             );
         }
         roles._reserved = free.reserved;
@@ -104,7 +110,7 @@ impl Free {
             }
         }
         Err(Fault::new(format!(
-            "no free uid in {}..{} for {role}: create the system users nsecd-keyholder, nsecd-gate and nsecd-broker",
+            "no free uid in {}..{} for {role}: create the system users nsecd-keyholder, nsecd-gate, nsecd-ecdh and nsecd-broker",
             DYNAMIC.start(),
             DYNAMIC.end()
         )))
@@ -142,17 +148,19 @@ mod tests {
 
     #[test]
     fn an_ordinary_user_keeps_its_uid() {
-        let roles = Roles::assign(2, false).unwrap();
-        assert_eq!((roles.holders, roles.gates, roles.broker), (vec![None; 2], vec![None; 2], None));
+        let roles = Roles::assign(2, true, false).unwrap();
+        let none = (vec![None; 2], vec![None; 2], None, None);
+        assert_eq!((roles.holders, roles.gates, roles.ecdh, roles.broker), none);
     }
 
     #[test]
     fn roles_of_root_never_share_a_uid_nor_take_one_in_use() {
-        let first = Roles::assign(2, true).unwrap();
-        let second = Roles::assign(1, true).unwrap();
+        let first = Roles::assign(2, true, true).unwrap();
+        let second = Roles::assign(1, false, true).unwrap();
+        assert!(second.ecdh.is_none(), "a uid for nobody");
         let mut all: Vec<Ids> = [&first, &second]
             .iter()
-            .flat_map(|r| r.holders.iter().chain(&r.gates).chain([&r.broker]).map(|i| i.unwrap()))
+            .flat_map(|r| r.holders.iter().chain(&r.gates).chain([&r.ecdh, &r.broker]).flatten().copied())
             .filter(|ids| DYNAMIC.contains(&ids.uid))
             .collect();
         let count = all.len();
