@@ -133,7 +133,7 @@ const FORGERIES = {
   'a wrap with a bad signature': { wrap: (w) => ({ ...w, sig: flipped(w.sig) }) },
   'a wrap of kind 1': { kind: 1 },
   'a wrap for another': { to: victim },
-  'a wrap that was altered': { wrap: (w) => ({ ...w, content: 'A' + w.content.slice(1) }) },
+  'a wrap that was altered': { wrap: (w) => ({ ...w, content: w.content.replace(/.(?=.{20}$)/, (c) => (c === 'A' ? 'B' : 'A')) }) },
 };
 
 async function forge() {
