@@ -6,6 +6,8 @@
 
 mod support;
 
+#[path = "memory/agreements.rs"]
+mod agreements;
 #[path = "memory/forms.rs"]
 mod forms;
 

@@ -57,7 +57,7 @@ fn expand(conversation: &[u8; 32], nonce: &[u8; 32]) -> [u8; 76] {
 }
 
 fn open(payload: &str, keys: [u8; 76]) -> Result<String, nip44::Error> {
-    let opened = nip44::Payload::parse(payload)?.open(&nip44::MessageKeys::new(keys.into()))?;
+    let opened = nip44::Payload::parse(payload)?.open(&nip44::MessageKeys::new(Box::new(keys.into())))?;
     Ok(opened.to_string())
 }
 
@@ -109,8 +109,9 @@ fn a_reply_opens_one_message_and_no_other_of_the_same_peer() {
             assert!(seen.insert(part.to_vec()), "a key that two messages share");
         }
     }
-    let sealed =
-        |n: u16| nip44::encrypt("secret", &nonce(n), &nip44::MessageKeys::new(keys[usize::from(n)].into())).unwrap();
+    let sealed = |n: u16| {
+        nip44::encrypt("secret", &nonce(n), &nip44::MessageKeys::new(Box::new(keys[usize::from(n)].into()))).unwrap()
+    };
     for n in 0..100 {
         assert_eq!(open(&sealed(n), keys[usize::from(n)]).as_deref(), Ok("secret"));
         for other in (0..100).filter(|other| *other != n) {

@@ -30,6 +30,20 @@ impl Forms {
             add("upper-case hex", hex(key).to_uppercase().into());
             add("nsec", nsec(key).into());
         }
+        Forms::named(forms)
+    }
+
+    /// These bytes, each under its name, and each reversed and swapped in limbs; at least sixteen of each.
+    pub fn raw(secrets: &[(&str, Vec<u8>)]) -> Forms {
+        let swapped = |bytes: &[u8], limb: usize| bytes.chunks(limb).flat_map(|c| c.iter().rev().copied()).collect();
+        let of = |(name, bytes): &(&str, Vec<u8>)| {
+            [("raw", bytes.clone()), ("reversed", swapped(bytes, bytes.len())), ("4-byte limbs", swapped(bytes, 4))]
+                .map(|(form, bytes)| (format!("{name}, {form}"), bytes))
+        };
+        Forms::named(secrets.iter().flat_map(of).collect())
+    }
+
+    fn named(forms: Vec<(String, Vec<u8>)>) -> Forms {
         let mut heads: HashMap<_, Vec<_>> = HashMap::new();
         for (index, (_, bytes)) in forms.iter().enumerate() {
             for offset in (0..=bytes.len() - HALF).step_by(HALF) {

@@ -67,8 +67,8 @@ pub struct Answer<J> {
     pub request: Request,
     /// The verdict.
     pub status: Status,
-    /// The key; zeros without one. Wiped when dropped.
-    pub key: Zeroizing<[u8; KEY]>,
+    /// The key; zeros without one. Wiped when dropped, and boxed: bytes that are moved about leave copies on the stack.
+    pub key: Box<Zeroizing<[u8; KEY]>>,
 }
 
 struct Pending<J> {
@@ -153,7 +153,7 @@ impl<J> Agreements<J> {
             }
             let Some(Pending { request, job, .. }) = self.pending.pop_front() else { continue };
             self.sent -= 1;
-            let mut key = Zeroizing::new([0; KEY]);
+            let mut key = Box::new(Zeroizing::new([0; KEY]));
             key.copy_from_slice(&reply[REQUEST + 1..REPLY]);
             let status = match reply[REQUEST] {
                 0 => Status::Agreed,
@@ -212,7 +212,7 @@ mod tests {
         put(&reply(request(3), 3));
         assert_eq!(agreements.waiting_since(), Some(5));
         let first = agreements.receive().expect("open").expect("there");
-        assert_eq!((first.job, first.status, *first.key), (22, Status::Agreed, [9; KEY]));
+        assert_eq!((first.job, first.status, **first.key), (22, Status::Agreed, [9; KEY]));
         let second = agreements.receive().expect("open").expect("there");
         assert_eq!((second.job, second.status, second.request), (33, Status::NotAllowed, request(3)));
         assert!(agreements.receive().expect("open").is_none());

@@ -139,7 +139,7 @@ impl Errand {
     ///
     /// # Errors
     /// What was encrypted is not for this key, altered, or not from whom it says.
-    pub fn agreed(self, key: Zeroizing<[u8; KEY]>, world: &mut World) -> Result<(Option<Errand>, Step), Failure> {
+    pub fn agreed(self, key: Box<Zeroizing<[u8; KEY]>>, world: &mut World) -> Result<(Option<Errand>, Step), Failure> {
         let method = self.method;
         let failure = |why: String| Failure { error: method.failure(Code::BadRequest, &why), forged: false };
         let done = |parts: [&str; 3]| Ok((None, Step::Done(line(parts))));
@@ -311,8 +311,8 @@ fn unwrapping(why: nip59::Error) -> Failure {
 }
 
 /// NIP-04's part of a key.
-fn shared(key: &[u8; KEY]) -> Zeroizing<[u8; 32]> {
-    let mut shared = Zeroizing::new([0; 32]);
+fn shared(key: &[u8; KEY]) -> Box<Zeroizing<[u8; 32]>> {
+    let mut shared = Box::new(Zeroizing::new([0; 32]));
     shared.copy_from_slice(&key[..32]);
     shared
 }

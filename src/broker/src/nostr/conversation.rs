@@ -35,8 +35,8 @@ impl Conversation {
 
     /// HKDF-expand with the message's nonce.
     pub fn message_keys(&self, nonce: &[u8; 32]) -> MessageKeys {
-        let mut keys = Zeroizing::new([0; KEYS]);
-        let expanded = Hkdf::<Sha256>::from_prk(&*self.0).map(|hkdf| hkdf.expand(nonce, &mut *keys));
+        let mut keys = Box::new(Zeroizing::new([0; KEYS]));
+        let expanded = Hkdf::<Sha256>::from_prk(&*self.0).map(|hkdf| hkdf.expand(nonce, &mut **keys));
         expanded.expect("a key of a hash's size").expect("less than 255 hashes are asked for");
         MessageKeys::new(keys)
     }

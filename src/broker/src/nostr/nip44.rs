@@ -63,12 +63,13 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// The keys of one message, wiped when dropped: they open no other message.
-pub struct MessageKeys(Zeroizing<[u8; KEYS]>);
+/// The keys of one message, wiped when dropped: they open no other message. Boxed: bytes that are moved about leave copies on the
+/// stack.
+pub struct MessageKeys(Box<Zeroizing<[u8; KEYS]>>);
 
 impl MessageKeys {
     /// From the bytes that the ECDH holder answers.
-    pub fn new(bytes: Zeroizing<[u8; KEYS]>) -> MessageKeys {
+    pub fn new(bytes: Box<Zeroizing<[u8; KEYS]>>) -> MessageKeys {
         MessageKeys(bytes)
     }
 

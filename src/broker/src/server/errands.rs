@@ -13,6 +13,7 @@ use crate::principal::Principal;
 use crate::reply::{Code, Error};
 use crate::request::{Call, Crypto, Method};
 use crate::row::Spending;
+use zeroize::Zeroize;
 
 /// Milliseconds that an errand waits where the ECDH holder's ceiling is reached, and between its tries: a client that has
 /// hundreds of messages to open at once never comes again with one that was refused.
@@ -20,6 +21,14 @@ const PATIENCE: u64 = 30_000;
 const RETRY: u64 = 100;
 /// Tried again at a time.
 const BATCH: usize = 8;
+
+/// Overwrites the stack below: what the ciphers' frames have left of a message's keys.
+#[inline(never)]
+fn wipe_stack() {
+    let mut below = [0u8; 16 * 1024];
+    below.zeroize();
+    std::hint::black_box(&below);
+}
 
 /// Whose errand it is, and what has been counted for it.
 pub(super) struct Trip {
@@ -130,6 +139,7 @@ impl<C: Clock> Server<C> {
             let Some(answer) = agreements.receive()? else { break };
             let client = answer.job.0.client;
             self.agreed(answer);
+            wipe_stack();
             self.advance(client);
         }
         Ok(())
