@@ -1,4 +1,7 @@
 //! Where a key may come from, and where it may not.
+//!
+//! Checked, a test turns red: a file duplicated instead of opened again, or without the first one's position; a pipe copied before
+//! it is closed; two throw-away keys instead of one (green again where the public keys are not compared); the key-holder consuming.
 
 use crate::support::daemon::{DM, OPEN, Setup};
 use crate::support::{KEY_HEX, KEY_NSEC, PUBLIC_KEY, event, not_root, sys};
