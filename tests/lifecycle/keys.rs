@@ -81,19 +81,23 @@ fn a_source_that_two_processes_cannot_read_is_refused_with_advice() {
 
 #[test]
 fn an_ephemeral_key_is_new_each_time_and_leaves_nothing() {
-    let keys: Vec<String> = [OPEN, DM]
-        .into_iter()
-        .map(|config| {
-            let mut setup = Setup::bare(None, config);
-            setup.command.arg("--ephemeral");
-            let nsecd = setup.start();
-            let mut client = nsecd.connect();
-            let key = client.public_key();
-            event::signed(&client.sign(1, None), &key);
-            key
-        })
-        .collect();
-    assert_ne!(keys[0], keys[1]);
+    let keys: std::collections::HashSet<String> =
+        [(OPEN, false), (OPEN, false), (DM, false), (DM, false), (DM, true), (DM, true)]
+            .into_iter()
+            .map(|(config, without_splice)| {
+                let mut setup = Setup::bare(None, config);
+                setup.command.arg("--ephemeral");
+                if without_splice {
+                    sys::without_splice(&mut setup.command);
+                }
+                let nsecd = setup.start();
+                let mut client = nsecd.connect();
+                let key = client.public_key();
+                event::signed(&client.sign(1, None), &key);
+                key
+            })
+            .collect();
+    assert_eq!(keys.len(), 6);
 }
 
 #[test]

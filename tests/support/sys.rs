@@ -120,6 +120,11 @@ pub fn without_memfd_secret(command: &mut Command) {
     refusing(command, libc::SYS_memfd_secret, None, libc::ENOSYS);
 }
 
+/// The child and all that it starts cannot splice, as from /dev/urandom before 5.19.
+pub fn without_splice(command: &mut Command) {
+    refusing(command, libc::SYS_splice, None, libc::EINVAL);
+}
+
 /// The child and all that it starts find no SO_PEERPIDFD, as on a kernel before 6.5.
 pub fn without_peer_pidfd(command: &mut Command) {
     refusing(command, libc::SYS_getsockopt, Some((2, libc::SO_PEERPIDFD as u64)), libc::ENOPROTOOPT);
