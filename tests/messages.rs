@@ -191,3 +191,29 @@ fn a_seal_is_signed_for_a_message_only() {
     assert_eq!(code(&client.sign(13, Some(&token))), "out_of_scope");
     assert!(client.ask("wrap_dm", json!({"recipientPubkey": PEER, "message": ""}))["events"].is_array());
 }
+
+/// Two seals a message, which the automatic ceiling of notes would not last for. Checked: with seals counted in the
+/// account's own ceiling, this fails.
+#[test]
+fn messages_use_up_their_own_ceiling_and_not_that_of_notes() {
+    let total = "total = { burst = 5, burst_window = \"1h\", per_minute = 5, per_hour = 5 }";
+    let config = OPEN.replace("ceiling = \"none\"\necdh", "ecdh").replace("total = \"none\"", total);
+    let config = config.replace("dm = \"none\"\n", "dm = { wrap_per_minute = 20 }\n");
+    let nsecd = Nsecd::start(&config);
+    let mut client = nsecd.connect();
+    for _ in 0..10 {
+        let reply = client.ask("wrap_dm", json!({"recipientPubkey": PEER, "message": "x"}));
+        assert!(reply["events"].is_array(), "{reply}");
+    }
+    for _ in 0..5 {
+        event::signed(&client.sign(1, None), PUBLIC_KEY);
+    }
+    // A ceiling that is written holds for both.
+    let written = config.replace("[key]\n", "[key]\nceiling = \"3, 1/h\"\n");
+    let nsecd = Nsecd::start(&written);
+    let mut client = nsecd.connect();
+    assert!(client.ask("wrap_dm", json!({"recipientPubkey": PEER, "message": "x"}))["events"].is_array());
+    event::signed(&client.sign(1, None), PUBLIC_KEY);
+    assert_eq!(code(&client.sign(1, None)), "rate_limited");
+    assert_eq!(code(&client.ask("wrap_dm", json!({"recipientPubkey": PEER, "message": "x"}))), "rate_limited");
+}

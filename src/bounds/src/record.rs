@@ -74,16 +74,25 @@ impl Record {
         }
     }
 
-    /// Uses that may be less than `memory` (nanoseconds) old, counted from the last one back, `previous` included,
-    /// at most `limit`; `limit` as well where the rows at hand do not reach back that far.
-    pub fn recent(&self, previous: Option<&Rows>, now: Now, memory: u64, limit: u64) -> u64 {
+    /// Uses of the kinds that count which may be less than `memory` (nanoseconds) old, from the last one back, `previous`
+    /// included, at most `limit`; `limit` as well where the rows at hand do not reach back that far.
+    pub fn recent(
+        &self,
+        previous: Option<&Rows>,
+        now: Now,
+        memory: u64,
+        limit: u64,
+        counts: impl Fn(u64) -> bool,
+    ) -> u64 {
         let mut count = 0;
         for rows in [Some(&self.0), previous.filter(|p| p.next == self.0.first)].into_iter().flatten() {
             for sequence in (rows.first..rows.next).rev() {
-                if count == limit || rows.is_old(sequence, now, memory) {
+                // A row that cannot be read was a use, of any kind and just now.
+                let row = rows.row(sequence);
+                if count == limit || row.as_ref().is_some_and(|row| is_old(row, now, memory)) {
                     return count;
                 }
-                count += 1;
+                count += u64::from(row.is_none_or(|row| counts(number(&row[24..28]))));
             }
             if rows.first == 1 {
                 return count;
@@ -140,22 +149,23 @@ impl Rows {
         }
     }
 
-    /// Whether a use was certainly `memory` or longer ago: by the wall clock, and not less by this boot's, so that a
-    /// step of the wall clock forgives nothing. A row from the future counts.
-    fn is_old(&self, sequence: u64, now: Now, memory: u64) -> bool {
+    fn row(&self, sequence: u64) -> Option<[u8; ROW]> {
         let mut row = [0; ROW];
-        if sys::pread(self.fd, &mut row, self.offset(sequence)) != Ok(ROW) {
-            return false; // it was a use
-        }
-        let (unix_ms, boot) = (number(&row[8..16]), number(&row[28..32]) * SECOND);
-        // The use may have been at the end of its second. One that is later than now was in an earlier boot.
-        let this_boot = boot <= now.boot && now.boot - boot < memory.saturating_add(SECOND);
-        unix_ms < now.wall.saturating_sub(memory) / 1_000_000 && !this_boot
+        (sys::pread(self.fd, &mut row, self.offset(sequence)) == Ok(ROW)).then_some(row)
     }
 
     fn offset(&self, sequence: u64) -> u64 {
         ROW as u64 * (1 + sequence - self.first)
     }
+}
+
+/// Whether a use was certainly `memory` or longer ago: by the wall clock, and not less by this boot's, so that a step of
+/// the wall clock forgives nothing. A row from the future counts.
+fn is_old(row: &[u8; ROW], now: Now, memory: u64) -> bool {
+    let (unix_ms, boot) = (number(&row[8..16]), number(&row[28..32]) * SECOND);
+    // The use may have been at the end of its second. One that is later than now was in an earlier boot.
+    let this_boot = boot <= now.boot && now.boot - boot < memory.saturating_add(SECOND);
+    unix_ms < now.wall.saturating_sub(memory) / 1_000_000 && !this_boot
 }
 
 fn size(fd: i32) -> Result<u64, String> {
@@ -223,9 +233,9 @@ mod tests {
         let mut record = open(&file, None);
         assert!(record.append(&at(1000, 10)) && record.append(&at(2000, 1010)));
         let mut again = open(&file, None);
-        assert_eq!(again.recent(None, now(2001, 1011), 2000 * S, 100), 2);
-        assert_eq!(again.recent(None, now(2001, 1011), 500 * S, 100), 1);
-        assert_eq!(again.recent(None, now(2001, 1011), 2000 * S, 1), 1);
+        assert_eq!(again.recent(None, now(2001, 1011), 2000 * S, 100, |_| true), 2);
+        assert_eq!(again.recent(None, now(2001, 1011), 500 * S, 100, |_| true), 1);
+        assert_eq!(again.recent(None, now(2001, 1011), 2000 * S, 1, |_| true), 1);
         assert!(again.append(&at(3000, 2010)));
         let mut row = [0; ROW];
         file.read_exact_at(&mut row, 3 * ROW as u64).expect("third row");
@@ -239,14 +249,18 @@ mod tests {
         let mut record = open(&file, None);
         use_key(&mut record, 5, WALL / S, 100);
         for step in [3600, 86_400 * 365, 1_000_000_000] {
-            assert_eq!(record.recent(None, now(WALL / S + step, 105), 60 * S, 100), 5, "forward by {step} s");
+            assert_eq!(record.recent(None, now(WALL / S + step, 105), 60 * S, 100, |_| true), 5, "forward by {step} s");
         }
         for back in [3600, 86_400 * 365, WALL / S] {
-            assert_eq!(record.recent(None, now(WALL / S - back, 500_000), 60 * S, 100), 5, "back by {back} s");
+            assert_eq!(
+                record.recent(None, now(WALL / S - back, 500_000), 60 * S, 100, |_| true),
+                5,
+                "back by {back} s"
+            );
         }
         // Control: time that passes by both clocks does.
-        assert_eq!(record.recent(None, now(WALL / S + 63, 163), 60 * S, 100), 2);
-        assert_eq!(record.recent(None, now(WALL / S + 100, 200), 60 * S, 100), 0);
+        assert_eq!(record.recent(None, now(WALL / S + 63, 163), 60 * S, 100, |_| true), 2);
+        assert_eq!(record.recent(None, now(WALL / S + 100, 200), 60 * S, 100, |_| true), 0);
     }
 
     #[test]
@@ -255,10 +269,10 @@ mod tests {
         let mut record = open(&file, None);
         use_key(&mut record, 1, 1000, 100);
         // It may have been at 100.999… s, which is less than 60 s before 160.99 s.
-        let late = |ns: u64| record.recent(None, Now { wall: WALL, boot: 160 * S + ns }, 60 * S, 100);
+        let late = |ns: u64| record.recent(None, Now { wall: WALL, boot: 160 * S + ns }, 60 * S, 100, |_| true);
         assert_eq!((late(S - 1), late(S)), (1, 0));
         // Without overflow at the end of both clocks.
-        assert_eq!(record.recent(None, Now { wall: u64::MAX, boot: u64::MAX }, u64::MAX, 100), 1);
+        assert_eq!(record.recent(None, Now { wall: u64::MAX, boot: u64::MAX }, u64::MAX, 100, |_| true), 1);
     }
 
     #[test]
@@ -266,8 +280,8 @@ mod tests {
         let file = scratch();
         let mut record = open(&file, None);
         use_key(&mut record, 3, WALL / S, 500_000);
-        assert_eq!(record.recent(None, now(WALL / S + 30, 20), 60 * S, 100), 3);
-        assert_eq!(record.recent(None, now(WALL / S + 100, 20), 60 * S, 100), 0);
+        assert_eq!(record.recent(None, now(WALL / S + 30, 20), 60 * S, 100, |_| true), 3);
+        assert_eq!(record.recent(None, now(WALL / S + 100, 20), 60 * S, 100, |_| true), 0);
     }
 
     #[test]
@@ -295,12 +309,12 @@ mod tests {
         use_key(&mut open(&old, None), 10, 1000, 100);
         let previous = previous(&old);
         let mut record = open(&new, Some(&previous));
-        let count = |record: &Record, previous| record.recent(previous, now(1013, 113), 7 * S, 100);
+        let count = |record: &Record, previous| record.recent(previous, now(1013, 113), 7 * S, 100, |_| true);
         assert_eq!(count(&record, Some(&previous)), 4, "a file without a row");
         use_key(&mut record, 3, 1010, 110);
         assert_eq!(count(&record, Some(&previous)), 7);
-        assert_eq!(record.recent(Some(&previous), now(1013, 113), 1000 * S, 100), 13);
-        assert_eq!(record.recent(Some(&previous), now(1013, 113), 1000 * S, 5), 5);
+        assert_eq!(record.recent(Some(&previous), now(1013, 113), 1000 * S, 100, |_| true), 13);
+        assert_eq!(record.recent(Some(&previous), now(1013, 113), 1000 * S, 5, |_| true), 5);
     }
 
     #[test]
@@ -311,7 +325,7 @@ mod tests {
         let (before, long_before) = (previous(&old), previous(&oldest));
         let mut record = open(&new, Some(&before));
         use_key(&mut record, 10, 1020, 120);
-        let count = |previous, memory| record.recent(previous, now(1030, 130), memory * S, 1000);
+        let count = |previous, memory| record.recent(previous, now(1030, 130), memory * S, 1000, |_| true);
         assert_eq!(count(Some(&before), 15), 15, "control");
         assert_eq!(count(Some(&before), 100), 1000);
         assert_eq!(count(None, 15), 1000);
@@ -328,7 +342,7 @@ mod tests {
         std::io::Seek::seek(&mut file, std::io::SeekFrom::End(0)).expect("seek");
         file.write_all(&[0xff; 30]).expect("torn");
         let mut again = open(&file, None);
-        assert_eq!(again.recent(None, now(1, 1), S, 100), 1);
+        assert_eq!(again.recent(None, now(1, 1), S, 100, |_| true), 1);
         assert!(again.append(&at(2, 2)));
         assert_eq!(file.metadata().expect("size").len(), 3 * ROW as u64);
     }

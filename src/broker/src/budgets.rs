@@ -53,9 +53,22 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// A socket's.
+    /// A socket's, for each principal.
     pub fn of(socket: &Socket) -> Rules {
         Rules { crypt: socket.crypt, dm: socket.dm }
+    }
+
+    /// The same for all its principals together.
+    pub fn of_all(socket: &Socket) -> Rules {
+        let times = |n: u32| n.saturating_mul(DmLimits::SOCKET_FACTOR);
+        let crypt = |c: CryptLimits| CryptLimits { per_minute: times(c.per_minute), per_hour: times(c.per_hour) };
+        let dm = |d: DmLimits| DmLimits {
+            unwrap_burst: times(d.unwrap_burst),
+            unwrap_per_minute: times(d.unwrap_per_minute),
+            failed_per_minute: times(d.failed_per_minute),
+            wrap_per_minute: times(d.wrap_per_minute),
+        };
+        Rules { crypt: socket.crypt.map(crypt), dm: socket.dm.map(dm) }
     }
 }
 

@@ -93,6 +93,7 @@ struct Rules {
     total: bool,
     once: bool,
     budgets: budgets::Rules,
+    all_budgets: budgets::Rules,
 }
 
 /// One piece of a [`Ledger`] that a snapshot writes at a time.
@@ -115,6 +116,8 @@ pub struct Ledger {
     principals: HashMap<Principal, Known>,
     users: HashMap<User, Crowd>,
     totals: Vec<Meter>,
+    /// Encryption and direct messages, of each socket.
+    budgets: Vec<Budgets>,
     last: Now,
     /// What a principal has used that is not known.
     nothing: Meters,
@@ -128,6 +131,7 @@ impl Ledger {
             total: s.total.is_some(),
             once: s.start_sessions == StartSessions::Once,
             budgets: budgets::Rules::of(s),
+            all_budgets: budgets::Rules::of_all(s),
         };
         Ledger {
             rules: policy.sockets.iter().map(rules).collect(),
@@ -135,6 +139,7 @@ impl Ledger {
             principals: HashMap::new(),
             users: HashMap::new(),
             totals: policy.sockets.iter().map(|_| Meter::default()).collect(),
+            budgets: policy.sockets.iter().map(|_| Budgets::default()).collect(),
             last: Now::default(),
             nothing: Meters::default(),
         }
@@ -161,9 +166,12 @@ impl Ledger {
         self.principals.get(&who)?.latch.as_ref()
     }
 
-    /// How one more of a class stands to a principal's budget.
+    /// How one more of a class stands to a principal's budget, and to that of all of its socket's.
     pub fn over_budget(&self, who: Principal, class: Class, now: u64) -> Option<Exceeded> {
-        self.meters(who).budgets.check(class, &self.rules[usize::from(who.socket)].budgets, now)
+        let Rules { budgets, all_budgets, .. } = &self.rules[usize::from(who.socket)];
+        let whole = |e: Exceeded| Exceeded { text: format!("{} for the whole socket", e.text), ..e };
+        let all = || self.budgets[usize::from(who.socket)].check(class, all_budgets, now).map(whole);
+        self.meters(who).budgets.check(class, budgets, now).or_else(all)
     }
 
     /// A socket's windows.
@@ -192,13 +200,15 @@ impl Ledger {
             Row::Free(slot) => self.free(slot),
             Row::Spend(Spending { who, class, at }) => {
                 self.last = *at;
-                let rules = self.rules[usize::from(who.socket)].budgets;
-                self.known(*who).meters.budgets.spend(*class, &rules, at.boot);
+                let Rules { budgets, all_budgets, .. } = self.rules[usize::from(who.socket)];
+                self.known(*who).meters.budgets.spend(*class, &budgets, at.boot);
+                self.budgets[usize::from(who.socket)].spend(*class, &all_budgets, at.boot);
             }
             Row::Return(Spending { who, class, at }) => {
                 if let Some(known) = self.principals.get_mut(who) {
                     known.meters.budgets.give_back(*class, at.boot);
                 }
+                self.budgets[usize::from(who.socket)].give_back(*class, at.boot);
             }
             Row::End(hash) => drop(self.sessions.remove(hash)),
             Row::Session(OfSession { terms, signs, meter }) => {
@@ -214,7 +224,10 @@ impl Ledger {
                 let crowd = self.users.entry(*user).or_default();
                 (crowd.starts, crowd.inherited) = (starts.clone(), inherited.clone());
             }
-            Row::Total(OfTotal { socket, meter }) => self.totals[usize::from(*socket)] = meter.clone(),
+            Row::Total(OfTotal { socket, meter, budgets }) => {
+                self.totals[usize::from(*socket)] = meter.clone();
+                self.budgets[usize::from(*socket)] = budgets.clone();
+            }
         }
     }
 
@@ -327,6 +340,9 @@ impl Ledger {
         for total in &mut self.totals {
             total.carry(from, elapsed, now.boot);
         }
+        for budgets in &mut self.budgets {
+            budgets.carry(from, elapsed, now.boot);
+        }
         self.last = now;
     }
 
@@ -369,7 +385,10 @@ impl Ledger {
     /// The row that sets a piece to what it is now; `None` if it is no more.
     pub fn row(&self, piece: Piece) -> Option<Row> {
         Some(match piece {
-            Piece::Total(socket) => Row::Total(OfTotal { socket, meter: self.total(socket).clone() }),
+            Piece::Total(socket) => {
+                let budgets = self.budgets[usize::from(socket)].clone();
+                Row::Total(OfTotal { socket, meter: self.total(socket).clone(), budgets })
+            }
             Piece::User(user) => {
                 let crowd = self.users.get(&user)?;
                 Row::User(OfUser { user, starts: crowd.starts.clone(), inherited: crowd.inherited.clone() })

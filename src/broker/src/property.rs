@@ -233,7 +233,7 @@ impl World {
         self.record = Record::open(self.record_file.as_raw_fd(), None, [0; 16]).expect("a record");
         self.ceiling = full(self.bucket);
         let now = self.gate_now();
-        let uses = self.record.recent(None, now, self.ceiling.memory(), self.ceiling.burst());
+        let uses = self.record.recent(None, now, self.ceiling.memory(), self.ceiling.burst(), |_| true);
         self.ceiling.start(now.boot, uses);
     }
 

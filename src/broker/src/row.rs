@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::budgets::Class;
+use crate::budgets::{Budgets, Class};
 use crate::clock::Now;
 use crate::ledger::{Latch, Meters};
 use crate::limits::Meter;
@@ -131,6 +131,9 @@ pub struct OfTotal {
     pub socket: u16,
     /// Signatures of the last hour.
     pub meter: Meter,
+    /// Encryption and direct messages.
+    #[serde(default)]
+    pub budgets: Budgets,
 }
 
 impl Row {

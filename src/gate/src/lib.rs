@@ -178,7 +178,7 @@ fn ask_holder(id: &[u8; 32]) -> [u8; 97] {
 }
 
 /// Arguments: public key, kinds (`any`, `1,7`, or empty for none), created_at (`any` or `-3600,900`), the same
-/// for seals, ceiling (`none` or `burst,tokens,seconds`), record (`1` or `0`). They come from the supervisor.
+/// for seals, ceiling (`none` or `burst,tokens,seconds`, and after a slash that of seals, if they have their own), record (`1` or `0`). They come from the supervisor.
 fn configure(args: &[String]) -> Result<(String, Gate, bool), String> {
     let [public_key, kinds, created_at, seals, ceiling, record] = args else {
         return Err("six arguments expected".into());

@@ -123,6 +123,12 @@ pub struct DmLimits {
     pub wrap_per_minute: u32,
 }
 
+impl DmLimits {
+    /// All principals of a socket together may do this many times what one may, and the same goes for [`CryptLimits`]: new
+    /// cgroups bring no new budgets beyond that.
+    pub const SOCKET_FACTOR: u32 = 4;
+}
+
 /// Limits on nip44 and nip04, each of one principal's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CryptLimits {

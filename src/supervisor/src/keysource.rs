@@ -196,7 +196,17 @@ mod tests {
         let ecdh_ceiling = Some(Ceiling { burst: 1, tokens: 1, seconds: 1 });
         let kinds = Kinds::Any;
         let (created_at, seals, ceiling) = (None, None, None);
-        Account { name: "a".into(), source: vec![], consume: false, kinds, ceiling, created_at, seals, ecdh_ceiling }
+        Account {
+            name: "a".into(),
+            source: vec![],
+            consume: false,
+            kinds,
+            ceiling,
+            created_at,
+            seals,
+            seal_ceiling: None,
+            ecdh_ceiling,
+        }
     }
 
     fn twice(source: &mut KeySource, limit: Duration) -> Result<KeySource, String> {

@@ -121,9 +121,9 @@ impl Record {
 }
 
 /// Bytes with which a record under this ceiling is put aside.
-pub fn full(config: &Config, ceiling: &Option<Ceiling>) -> u64 {
-    // As many rows as empty the bucket: its writer reads no further back than the previous file.
-    let burst = ceiling.as_ref().map_or(0, |c| u64::from(c.burst));
+pub fn full(config: &Config, ceilings: &[Option<Ceiling>]) -> u64 {
+    // As many rows as empty the buckets: their writer reads no further back than the previous file.
+    let burst: u64 = ceilings.iter().flatten().map(|c| u64::from(c.burst)).sum();
     match config.holder.record {
         true => config.state.log_size.max(LARGEST.min(ROW * (burst + 1))),
         false => u64::MAX,

@@ -194,7 +194,9 @@ fn gate_arguments(account: &Account, public_key: &str, record: bool) -> Vec<Stri
     };
     let window = |w: Option<(i64, i64)>| w.map_or("any".into(), |(lo, hi)| format!("{lo},{hi}"));
     let (created_at, seals) = (window(account.created_at), window(account.seals));
-    vec![public_key.into(), kinds, created_at, seals, ceiling_argument(&account.ceiling), flag(record)]
+    let seals_apart = account.seal_ceiling.as_ref().map(|seals| format!("/{}", ceiling_argument(seals)));
+    let ceilings = ceiling_argument(&account.ceiling) + &seals_apart.unwrap_or_default();
+    vec![public_key.into(), kinds, created_at, seals, ceilings, flag(record)]
 }
 
 /// The broker's end, non-blocking, and the gate's.

@@ -158,7 +158,7 @@ pub fn alert_logs(config: &Config) -> Result<Vec<AlertLog>, Fault> {
 /// Opens every account's record.
 pub fn records(config: &Config, state: &State, ids: &Roles) -> Result<Vec<Record>, Fault> {
     let accounts = config.accounts.iter().zip(&ids.gates);
-    let full = |a: &Account| record::full(config, &a.ceiling);
+    let full = |a: &Account| record::full(config, &[a.ceiling, a.seal_ceiling.flatten()]);
     accounts.map(|(a, gate)| Record::open(state, &a.name, *gate, full(a))).collect()
 }
 
@@ -166,7 +166,7 @@ pub fn records(config: &Config, state: &State, ids: &Roles) -> Result<Vec<Record
 /// key for as long as nsecd runs, so this is the only moment at which nobody writes it.
 pub fn ecdh_record(config: &Config, state: &State, ids: &Roles) -> Result<Option<Record>, Fault> {
     let (Some(_), Some(account)) = (&config.ecdh, config.accounts.first()) else { return Ok(None) };
-    let full = record::full(config, &account.ecdh_ceiling);
+    let full = record::full(config, &[account.ecdh_ceiling]);
     let mut record = Record::open(state, &format!("{}.ecdh", account.name), ids.ecdh, full)?;
     record.rotate(state, record::keep(config));
     Ok(Some(record))

@@ -1,7 +1,7 @@
-use nsecd_policy::{Bind, Kinds, Limits, Method as Offer, StartSessions};
+use nsecd_policy::{Bind, CryptLimits, DmLimits, Kinds, Limits, Method as Offer, StartSessions};
 
 use super::*;
-use crate::fixture::{A, B, KEY, START, ask, at, engine_with, sign, token};
+use crate::fixture::{A, B, KEY, START, ask, at, engine_with, policy_with, sign, token};
 use crate::request;
 
 fn engine() -> Engine {
@@ -392,4 +392,32 @@ fn full_windows_speak_before_the_event_is_made_and_one_too_large_uses_no_slot() 
     }
     granted(sign(&mut engine, A, START, 1, None));
     assert!(matches!(ask(&mut engine, A, START, &large), Verdict::Limited(..)));
+}
+
+#[test]
+fn new_cgroups_bring_no_budgets_for_messages_without_end() {
+    let mut policy = policy_with(|s| {
+        s.methods = vec![Offer::Dm, Offer::Nip44];
+        s.dm = Some(DmLimits { unwrap_burst: 5, unwrap_per_minute: 1, failed_per_minute: 3, wrap_per_minute: 2 });
+        s.crypt = Some(CryptLimits { per_minute: 3, per_hour: 30 });
+    });
+    policy.ecdh_fd = Some(-1);
+    let ledger = Ledger::new(&policy);
+    let mut engine = Engine::new(policy, ledger);
+    let wrap = r#"{"method":"wrap_dm","params":{"recipientPubkey":"x","message":"hi"}}"#;
+    let encrypt = r#"{"method":"nip44_encrypt","params":{"plaintext":"x","peer_pubkey":"y"}}"#;
+    let mut most = [0; 4];
+    for cgroup in 0..10 {
+        let who = Principal { cgroup: Some(cgroup), ..A };
+        for _ in 0..10 {
+            most[0] += u32::from(matches!(ask(&mut engine, who, START, wrap), Verdict::Errand(_)));
+            most[1] += u32::from(matches!(ask(&mut engine, who, START, encrypt), Verdict::Errand(_)));
+            most[2] += u32::from(engine.unwrapped(who, true, START).is_ok());
+            most[3] += u32::from(engine.unwrapped(who, false, START).is_ok());
+        }
+    }
+    assert_eq!(most, [8, 12, 20, 12], "four times what one may");
+    let (code, text) = refused(ask(&mut engine, B, START, wrap));
+    assert_eq!(code, Code::RateLimited);
+    assert!(text.ends_with("for the whole socket"), "{text}");
 }

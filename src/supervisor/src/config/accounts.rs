@@ -209,6 +209,14 @@ pub fn resolve(plan: &Plan, all: &[Socket]) -> Result<Account, Error> {
         Some(Auto::Fixed(ceiling)) => *ceiling,
         _ => limits::auto_ceiling(sockets.iter().map(|s| &s.total)),
     };
+    // A ceiling that is written holds for all that the key signs, if it says no other for seals. The automatic one is for what
+    // totals count: messages have limits of their own, and must not use up what notes have.
+    let automatic = !matches!(raw.ceiling.as_ref().map(|c| &c.value), Some(Auto::Fixed(_)));
+    let with_dm = sockets.iter().filter(|s| s.methods.contains(&Method::Dm)).map(|s| &s.dm);
+    let seal_ceiling = match &raw.seal_ceiling {
+        Some(written) => dm.then_some(written.value),
+        None => (automatic && dm).then(|| limits::auto_seal_ceiling(with_dm)),
+    };
     let consume = raw.consume.as_ref().filter(|c| c.value);
     if let Some(At { origin, .. }) = consume
         && !source.iter().any(|s| matches!(s, Source::Keyring(_)))
@@ -224,6 +232,7 @@ pub fn resolve(plan: &Plan, all: &[Socket]) -> Result<Account, Error> {
         consume: consume.is_some(),
         kinds,
         ceiling,
+        seal_ceiling,
         created_at,
         seals,
         ecdh_ceiling: raw.ecdh_ceiling.as_ref().filter(|_| *is_default).map_or(Some(ECDH_CEILING), |c| c.value),

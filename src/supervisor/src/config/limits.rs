@@ -100,6 +100,17 @@ pub fn auto_ceiling<'a>(totals: impl IntoIterator<Item = &'a Option<Limits>>) ->
     Some(Ceiling { burst: n, tokens: n, seconds: 3_600 })
 }
 
+/// The ceiling of the seals of an account whose sockets have these limits on messages: two a message, for as many as all
+/// principals of a socket together may send, and a fifth more.
+pub fn auto_seal_ceiling<'a>(limits: impl IntoIterator<Item = &'a Option<DmLimits>>) -> Option<Ceiling> {
+    let mut per_hour = 0u64;
+    for dm in limits {
+        per_hour += 2 * 60 * u64::from(dm.as_ref()?.wrap_per_minute) * u64::from(DmLimits::SOCKET_FACTOR);
+    }
+    let n = u32::try_from((per_hour * 6).div_ceil(5)).unwrap_or(u32::MAX).max(1);
+    Some(Ceiling { burst: n, tokens: n, seconds: 3_600 })
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {

@@ -76,6 +76,9 @@ pub struct Account {
     pub kinds: Kinds,
     /// How fast; `None`: unlimited.
     pub ceiling: Option<Ceiling>,
+    /// How fast direct messages' seals (kind 13), where the ceiling is automatic and they have their own; the inner `None`:
+    /// unlimited.
+    pub seal_ceiling: Option<Option<Ceiling>>,
     /// Seconds before and after now that created_at may lie; `None`: any.
     pub created_at: Option<(i64, i64)>,
     /// The same for kind 13 (NIP-59's seals), which lie up to two days in the past.

@@ -65,6 +65,9 @@ pub fn toml(c: &Config) -> String {
         account(&mut out, a);
         if a.name == c.default_account {
             line(&mut out, "ecdh_ceiling", &quoted(&ceiling(&a.ecdh_ceiling)));
+            if let Some(seals) = &a.seal_ceiling {
+                line(&mut out, "seal_ceiling", &quoted(&ceiling(seals)));
+            }
         }
     }
     // Sockets without limits of their own get their limits on sessions from here.

@@ -68,6 +68,8 @@ pub struct RawAccount {
     pub created_at: Option<At<Auto<Window>>>,
     /// `None` inside for "none".
     pub ecdh_ceiling: Option<At<Option<Ceiling>>>,
+    /// `seal_ceiling`, likewise.
+    pub seal_ceiling: Option<At<Option<Ceiling>>>,
 }
 
 /// `[limits]`, or a socket's `limits` or `total`.
@@ -192,6 +194,7 @@ fn account(mut s: Section, named: bool) -> Result<RawAccount, Error> {
         ceiling: s.take("ceiling", values::ceiling)?,
         created_at: s.take("created_at", values::auto_window)?,
         ecdh_ceiling: s.take("ecdh_ceiling", values::ecdh_ceiling)?,
+        seal_ceiling: s.take("seal_ceiling", values::ecdh_ceiling)?,
     };
     s.finish()?;
     Ok(account)
@@ -326,6 +329,7 @@ impl RawAccount {
             ceiling: None,
             created_at: None,
             ecdh_ceiling: None,
+            seal_ceiling: None,
         }
     }
 }
