@@ -6,10 +6,10 @@
 mod support;
 
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use support::client::{code, refusal};
-use support::{Nsecd, PUBLIC_KEY, event, missing, skip};
+use support::node::{modules, run};
+use support::{Nsecd, PUBLIC_KEY, event};
 
 /// Everything on, and as often as one likes.
 const OPEN: &str = r#"
@@ -30,22 +30,8 @@ crypt = "none"
 const PEER: &str = "2f8bde4d1a07209355b4a7250a5c5128e88b84bddc619ab7cba8d569b240efe4";
 const OTHER: &str = "5cbdf0646e5db4eaa398f365f2ea7a0e3d419b7e0330e39ce92bddedcac4f9bc";
 
-/// Where tests/node/install.sh put nostr-tools; `None`, after saying so, if it did not run.
-fn modules() -> Option<PathBuf> {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-    let installed = target.join("node/installed").exists();
-    if !installed && !missing("node", "--version") {
-        skip("nostr-tools is not installed: run tests/node/install.sh");
-    }
-    installed.then(|| target.join("node/node_modules"))
-}
-
 fn node(modules: &Path, nsecd: &Nsecd, arguments: &[&str]) -> Value {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/node/messages.js");
-    let mut command = Command::new("node");
-    let output = command.env("NODE_PATH", modules).arg(script).arg(&nsecd.socket).args(arguments).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
+    serde_json::from_str(&run(modules, "messages.js", &nsecd.socket, arguments)).unwrap()
 }
 
 #[test]
