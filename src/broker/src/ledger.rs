@@ -253,7 +253,7 @@ impl Ledger {
             self.bind(&hash, who);
             self.sessions.touch(&hash);
             if let Some(session) = self.sessions.get_mut(&hash) {
-                session.sign_count += 1;
+                session.sign_count = session.sign_count.saturating_add(1);
                 if limited {
                     session.meter.reserve(at.boot);
                 }

@@ -38,6 +38,7 @@ pub mod request;
 pub mod row;
 pub mod server;
 pub mod session;
+pub mod stalled;
 mod start;
 #[allow(unsafe_code, reason = "the one file for calls that nix has no safe form for")]
 pub mod sys;

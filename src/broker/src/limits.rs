@@ -60,7 +60,7 @@ impl Meter {
         }
         // The slot whose end makes room. A window of no slots never has any.
         let leaving = (most > 0).then(|| self.times[self.times.len() - most]);
-        Some(leaving.map_or(span, |t| (t + span).saturating_sub(now)))
+        Some(leaving.map_or(span, |t| t.saturating_add(span).saturating_sub(now)))
     }
 
     /// Takes a slot.

@@ -278,9 +278,7 @@ impl Engine {
     fn sign(&mut self, wanted: Wanted, who: Principal, now: Now) -> Result<Verdict, Refusal> {
         let Wanted { draft, account, session, behind } = wanted;
         self.allows_kind(draft.kind, session.as_ref(), who)?;
-        if session.is_none() {
-            self.allows_tokenless(draft.kind, account, who, now)?;
-        }
+        self.allows_beyond_first(draft.kind, account, who, now)?;
         let socket = self.socket(who);
         let created_at = draft.created_at.map_or(now.wall_seconds(), i64::from);
         if let Some((lo, hi)) = socket.created_at {
@@ -381,8 +379,8 @@ impl Engine {
         }
     }
 
-    /// Where a principal's first session holds it (`start_sessions = "once"`), no token is no way round it.
-    fn allows_tokenless(&self, kind: u16, account: usize, who: Principal, now: Now) -> Result<(), Refusal> {
+    /// Where a principal's first session holds it (`start_sessions = "once"`), no token is no way round it, nor another's.
+    fn allows_beyond_first(&self, kind: u16, account: usize, who: Principal, now: Now) -> Result<(), Refusal> {
         let Some(latch) = self.ledger.latch(who) else { return Ok(()) };
         if latch.is_over(now) {
             return refuse(Code::Expired, "First session expired: this socket allows nothing beyond it");

@@ -8,7 +8,7 @@ mod errands;
 mod outside;
 mod requests;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
@@ -28,6 +28,7 @@ use crate::principal::Principal;
 use crate::queue::Queues;
 use crate::reply::{Code, Error};
 use crate::row::Use;
+use crate::stalled::Stalled;
 use errands::Trip;
 
 /// Milliseconds from a request's first byte to its last.
@@ -111,8 +112,8 @@ pub struct Server<C: Clock> {
     gates: Vec<Gate<Job>>,
     /// To the ECDH holder, if there is one.
     agreements: Option<Agreements<(Trip, Errand)>>,
-    /// Agreements that were over its ceiling, and when they are tried again.
-    stalled: VecDeque<(Request, (Trip, Errand))>,
+    /// Agreements that its ceiling puts off, and when one is tried again; `u64::MAX` while one is being tried.
+    stalled: Stalled<(Request, (Trip, Errand))>,
     retry_at: u64,
     /// The account that encryption is done with: its number and public key.
     encrypting: Option<(usize, String)>,
@@ -195,7 +196,7 @@ impl<C: Clock> Server<C> {
             alerts: files.alerts,
             gates: files.gates.into_iter().map(Gate::new).collect(),
             agreements: files.ecdh.map(Agreements::new),
-            stalled: VecDeque::new(),
+            stalled: Stalled::default(),
             retry_at: 0,
             encrypting: policy
                 .accounts

@@ -5,7 +5,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -64,6 +64,11 @@ impl Journal {
     /// The open journal.
     pub fn file(&self) -> &File {
         &self.file
+    }
+
+    /// Its size in bytes.
+    pub fn size(&self) -> u64 {
+        self.file.metadata().map_or(0, |m| m.size())
     }
 
     /// An empty file to follow the journal, beside it.

@@ -24,6 +24,9 @@ use crate::spawn::{Child, Start};
 /// How long a gate may take to notice that its broker is gone.
 const FAREWELL: Duration = Duration::from_millis(500);
 
+/// Bytes of journal that a broker reads in a second, at the very least.
+const SLOWEST: u64 = 8 << 20;
+
 /// How often the broker is asked whether it serves.
 const PULSE: Duration = Duration::from_secs(5);
 /// How long it may take to answer: its loop never waits, so a broker that is late has stopped.
@@ -99,7 +102,9 @@ impl Service {
         let mut expected = vec![Expected { child: &mut broker, channel: &control, role: b'B' }];
         expected.extend(gates.iter_mut().map(|(child, channel)| Expected { child, channel, role: b'G' }));
         let handover = Handover { pipe: &policy_pipe, rest: &message };
-        let hellos = hellos(&mut expected, Some(handover), &setup.signals, PATIENCE)?;
+        // The broker reads the journal first, of which a hijacked one may have made a long one: that must not keep the next from starting.
+        let patience = PATIENCE + Duration::from_secs(setup.journal.size() / SLOWEST);
+        let hellos = hellos(&mut expected, Some(handover), &setup.signals, patience)?;
         Ok(Service {
             broker,
             gates: gates.into_iter().map(|(child, _)| child).collect(),

@@ -370,6 +370,18 @@ fn under_once_a_session_handed_on_holds_whoever_takes_it() {
     assert_eq!(refused(sign(&mut engine, B, START, 1, None)).0, Code::OutOfScope);
 }
 
+/// Checked: with the first session asked for without a token only, this fails.
+#[test]
+fn under_once_anothers_token_is_no_way_round_the_first_session() {
+    let mut engine = engine_with(|s| s.start_sessions = StartSessions::Once);
+    start(&mut engine, A, START, r#"{"scope":"1","ttl":60}"#).expect("A's first session");
+    let wider = token(&start(&mut engine, B, START, r#"{"scope":"7,1"}"#).expect("B's first session"));
+    let text = refused(sign(&mut engine, A, START, 7, Some(&wider))).1;
+    assert_eq!(text, "Event kind 7 not in first session's scope [1]");
+    assert_eq!(refused(sign(&mut engine, A, at(60), 1, Some(&wider))).0, Code::Expired);
+    granted(sign(&mut engine, B, at(60), 7, Some(&wider)));
+}
+
 #[test]
 fn new_cgroups_of_one_uid_start_sessions_no_faster_than_its_share() {
     let mut engine = engine_with(|s| s.live_sessions = 1000);

@@ -282,3 +282,53 @@ fn a_policy_that_became_narrower_holds_for_old_sessions() {
     assert_eq!(life.sign(A, at(1), 1111, Some(&gone)), Err("Invalid session token".into()));
     assert_eq!(life.sign(A, at(60), 7, Some(&wide)), Err("Session expired".into()));
 }
+
+/// What a hijacked broker may write, the next one must survive: an arithmetic overflow would end every broker after it.
+/// Checked: with plain additions in the ledger and the meters, this fails.
+#[test]
+fn numbers_of_any_size_end_no_broker() {
+    const MOST: u64 = u64::MAX;
+    let far = Now { boot: MOST, wall: MOST };
+    let hash = TokenHash::of("forged");
+    let terms = |ends: Now| crate::session::Terms {
+        token: hash,
+        starter: A,
+        owner: None,
+        account: 1,
+        scope: vec![1],
+        started: far,
+        ends,
+        parent: None,
+    };
+    let meter = |times: &[u64]| serde_json::from_value(serde_json::json!(times)).expect("a meter");
+    let meters: crate::ledger::Meters = serde_json::from_value(serde_json::json!({
+        "signatures": [MOST, 0, MOST], "starts": [MOST, MOST, MOST, MOST, MOST, MOST, MOST],
+        "budgets": {"crypt": [MOST], "wraps": [0, MOST], "failed": [MOST], "unwraps": MOST},
+    }))
+    .expect("meters");
+    use crate::row::{OfPrincipal, OfSession, OfTotal, OfUser};
+    let rows = [
+        Row::Clock(far),
+        Row::Session(OfSession { terms: terms(far), signs: MOST, meter: meter(&[MOST, 3, MOST]) }),
+        Row::Sign(crate::row::Use { who: A, session: Some(hash), at: far }),
+        Row::Free(crate::row::Use { who: A, session: Some(hash), at: Now { boot: 0, wall: 0 } }),
+        Row::Principal(OfPrincipal { who: B, meters: meters.clone(), latch: None }),
+        Row::User(OfUser { user: A.user(), starts: meter(&[MOST; 400]), inherited: meters.clone() }),
+        Row::Total(OfTotal { socket: 0, meter: meter(&[MOST; 400]), budgets: meters.budgets.clone() }),
+        Row::Start(terms(Now { boot: 0, wall: MOST })),
+    ];
+    for boot in ["boot-1", "boot-2"] {
+        let mut life = Life::begin(|_| {});
+        rows.iter().for_each(|row| life.write(&row.line()));
+        life.policy.boot_id = boot.into();
+        for now in [Now { boot: 0, wall: 0 }, START, at(7200), far] {
+            life.restart(now);
+            for who in [A, B, in_cgroup(1)] {
+                let _ =
+                    (life.sign(who, now, 1, None), life.sign(who, now, 1, Some("forged")), life.start(who, now, "{}"));
+            }
+            life.engine.sweep(now);
+            life.keep();
+        }
+    }
+}

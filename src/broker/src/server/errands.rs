@@ -19,8 +19,17 @@ use zeroize::Zeroize;
 /// hundreds of messages to open at once never comes again with one that was refused.
 const PATIENCE: u64 = 30_000;
 const RETRY: u64 = 100;
-/// Tried again at a time.
-const BATCH: usize = 8;
+
+/// Whether one agreement of two has been made: of a gift wrap's the second.
+fn is_half_done(request: &Request, trip: &Trip) -> bool {
+    trip.method == Crypto::UnwrapGiftWrap && request.op != agreement::Op::GiftWrap
+}
+
+fn over_ceiling(method: Crypto) -> Error {
+    let mut error = method.failure(Code::RateLimited, "Rate limit: account ceiling of key agreements reached");
+    error.retry_after_ms = Some(1000);
+    error
+}
 
 /// Overwrites the stack below: what the ciphers' frames have left of a message's keys.
 #[inline(never)]
@@ -37,6 +46,8 @@ pub(super) struct Trip {
     token: Option<String>,
     method: Crypto,
     spent: Spending,
+    /// Whether it has stood in line for the ECDH holder already, and so keeps its place.
+    waited: bool,
     /// When its patience ends (CLOCK_BOOTTIME, ms).
     until: u64,
 }
@@ -51,7 +62,7 @@ impl<C: Clock> Server<C> {
         let weight = 8 * size;
         let (_, token) = super::requests::facts(call);
         let until = now.boot.saturating_add(PATIENCE);
-        let trip = Trip { client: id, who, token, method: *method, spent, until };
+        let trip = Trip { client: id, who, token, method: *method, spent, waited: false, until };
         if !self.afford(id, weight) {
             let text = "too many bytes held by requests in flight: try again later";
             return self.turn_back(trip, method.failure(Code::Unavailable, text), now);
@@ -86,7 +97,7 @@ impl<C: Clock> Server<C> {
     fn follow(&mut self, trip: Trip, errand: Option<Errand>, step: Step) {
         let now = self.clock.now();
         match (step, errand) {
-            (Step::Agree(request), Some(errand)) => self.agree(request, (trip, errand), now.boot),
+            (Step::Agree(request), Some(errand)) => self.agree_in_turn(request, (trip, errand), now.boot),
             (Step::Sign(texts), Some(errand)) => {
                 let Some((account, _)) = self.encrypting else { return };
                 let (client, who, token) = (trip.client, trip.who, trip.token.clone());
@@ -109,6 +120,15 @@ impl<C: Clock> Server<C> {
             // A step that has another after it always comes with who takes it.
             (Step::Agree(_) | Step::Sign(_), None) => {}
         }
+    }
+
+    /// Asks at once if nobody waits; nobody who does is overtaken.
+    fn agree_in_turn(&mut self, request: Request, job: (Trip, Errand), now: u64) {
+        if self.stalled.is_empty() {
+            return self.agree(request, job, now);
+        }
+        let begun = is_half_done(&request, &job.0);
+        self.stalled.join(job.0.who, (request, job), begun);
     }
 
     fn agree(&mut self, request: Request, job: (Trip, Errand), now: u64) {
@@ -147,28 +167,25 @@ impl<C: Clock> Server<C> {
 
     fn agreed(&mut self, answer: agreement::Answer<(Trip, Errand)>) {
         let now = self.clock.now();
-        let agreement::Answer { job: (trip, errand), request, status, key } = answer;
+        let agreement::Answer { job: (mut trip, errand), request, status, key } = answer;
         let method = trip.method;
         let error = match status {
             Status::Agreed => {
                 let who = trip.who;
+                self.stalled.served(who);
+                // There was room: perhaps for the next as well.
+                self.retry_at = now.boot;
                 return match self.with_world(who, |world| errand.agreed(key, world)) {
                     Ok((errand, step)) => self.follow(trip, errand, step),
                     Err(failure) => self.failed(trip, failure, now),
                 };
             }
             Status::OverCeiling if now.boot < trip.until && self.draining.is_none() => {
-                if self.stalled.is_empty() {
-                    self.retry_at = now.boot.saturating_add(RETRY);
-                }
-                return self.stalled.push_back((request, (trip, errand)));
+                self.retry_at = now.boot.saturating_add(RETRY);
+                let begun = std::mem::replace(&mut trip.waited, true) || is_half_done(&request, &trip);
+                return self.stalled.join(trip.who, (request, (trip, errand)), begun);
             }
-            Status::OverCeiling => {
-                let mut error =
-                    method.failure(Code::RateLimited, "Rate limit: account ceiling of key agreements reached");
-                error.retry_after_ms = Some(1000);
-                error
-            }
+            Status::OverCeiling => over_ceiling(method),
             Status::NotRecorded => {
                 self.tell_operator(
                     now,
@@ -188,15 +205,22 @@ impl<C: Clock> Server<C> {
         self.turn_back(trip, error, now);
     }
 
-    /// Those whose agreement was over the ceiling try again.
+    /// One of those whose agreement was over the ceiling tries again, in turn; those whose patience is over, or all if nsecd
+    /// ends, have waited for nothing.
     pub(super) fn retry_agreements(&mut self, now: Now) {
-        if self.stalled.is_empty() || now.boot < self.retry_at && self.draining.is_none() {
+        if self.stalled.is_empty() || now.boot < self.retry_at {
             return;
         }
         self.retry_at = now.boot.saturating_add(RETRY);
-        let count = if self.draining.is_some() { self.stalled.len() } else { BATCH.min(self.stalled.len()) };
-        let again: Vec<_> = self.stalled.drain(..count).collect();
-        for (request, job) in again {
+        let ending = self.draining.is_some();
+        for (_, (trip, _)) in self.stalled.leaving(|(_, (trip, _))| ending || now.boot >= trip.until) {
+            self.forgo(trip.spent);
+            let client = trip.client;
+            let error = over_ceiling(trip.method);
+            self.turn_back(trip, error, now);
+            self.advance(client);
+        }
+        if let Some((_, (request, job))) = self.stalled.turn() {
             self.agree(request, job, now.boot);
         }
     }
