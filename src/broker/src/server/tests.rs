@@ -7,11 +7,13 @@
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 
 use nix::sys::epoll::EpollCreateFlags;
-use nsecd_policy::{Kinds, Limits, Socket};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+use nsecd_policy::{Kinds, Limits, Method, Socket};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -40,6 +42,7 @@ struct Bench {
     server: Server<Hand>,
     clock: Hand,
     gate: UnixStream,
+    holder: OwnedFd,
     clients: Vec<UnixStream>,
     _supervisor: [UnixStream; 2],
 }
@@ -62,9 +65,12 @@ impl Bench {
         // One gate, which is the test.
         policy.accounts.retain(|account| account.name == "default");
         policy.sockets.truncate(1);
+        policy.ecdh_fd = Some(-1);
         (policy.max_connections, policy.max_connections_per_principal) = (1000, 1000);
         let ((control, supervisor), (end, pipe), (gate, broker)) = (pair(), pair(), pair());
         let alerts = AlertLog::new(File::options().write(true).open("/dev/null").expect("it exists"), 0, 1 << 20);
+        let flags = SockFlag::SOCK_NONBLOCK;
+        let (ecdh, holder) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).expect("a pair");
         let files = Files {
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).expect("epoll"),
             control: control.into(),
@@ -72,13 +78,13 @@ impl Bench {
             listeners: Vec::new(),
             alerts: vec![alerts],
             gates: vec![broker.into()],
-            ecdh: None,
+            ecdh: Some(ecdh),
         };
         let clock = Hand(Rc::new(Cell::new(1_000_000)));
         let engine = Engine::new(policy.clone(), Ledger::new(&policy));
         let journal = Journal::new(scratch(), &Found::default(), &Row::Open(open(&policy, clock.now())));
         let server = Server::new(policy, engine, journal, files, clock.clone(), true).expect("epoll");
-        Bench { server, clock, gate, clients: Vec::new(), _supervisor: [supervisor, pipe] }
+        Bench { server, clock, gate, holder, clients: Vec::new(), _supervisor: [supervisor, pipe] }
     }
 
     /// A client of this uid and cgroup.
@@ -125,6 +131,27 @@ impl Bench {
         }
         self.server.gate_ready(0).expect("the gate is there");
         came
+    }
+
+    /// Whom the ECDH holder is asked to agree with, by the key's first digit; so many agreements are within its ceiling.
+    fn holder(&mut self, mut within: usize) -> String {
+        let mut asked = String::new();
+        let mut packet = [0; 100];
+        while let Ok(65) = recv(self.holder.as_raw_fd(), &mut packet, MsgFlags::empty()) {
+            asked.push(char::from_digit(u32::from(packet[1] >> 4), 16).expect("a digit"));
+            let status = u8::from(within == 0);
+            within = within.saturating_sub(1);
+            let reply = [&packet[..65], &[status], &[9; 76]].concat();
+            send(self.holder.as_raw_fd(), &reply, MsgFlags::empty()).expect("room");
+        }
+        self.server.agreements_ready().expect("the holder is there");
+        asked
+    }
+
+    /// Asks for an encryption to a peer.
+    fn encrypt(&mut self, uid: u32, cgroup: u64, peer: &str) -> u64 {
+        let params = format!(r#"{{"plaintext":"x","peer_pubkey":"{peer}"}}"#);
+        self.ask(uid, cgroup, &format!(r#"{{"method":"nip44_encrypt","params":{params}}}"#))
     }
 
     fn round(&mut self) {
@@ -250,4 +277,35 @@ fn who_leaves_makes_way_for_the_next_of_its_line() {
     bench.round();
     assert_eq!(bench.gate(SIGNED), ["stays"]);
     assert!(bench.reply(stays).expect("a reply").get("event").is_some());
+}
+
+/// Checked: with agreements asked for as they come, or tried again in the order of their arrival, this fails.
+#[test]
+fn a_key_agreement_that_is_put_off_has_its_turn_whoever_else_asks_and_patience_ends() {
+    const PEERS: [&str; 2] = [
+        "2f8bde4d1a07209355b4a7250a5c5128e88b84bddc619ab7cba8d569b240efe4",
+        "5cbdf0646e5db4eaa398f365f2ea7a0e3d419b7e0330e39ce92bddedcac4f9bc",
+    ];
+    let mut bench = Bench::new(|s| s.methods = vec![Method::Nip44]);
+    let crowd: Vec<u64> = (0..20).map(|i| bench.encrypt(1, i % 3, PEERS[0])).collect();
+    assert_eq!(bench.holder(0), "2".repeat(20), "all at once, all over the ceiling");
+    let owner = bench.encrypt(2, 1, PEERS[1]);
+    bench.round();
+    assert_eq!(bench.holder(9), "", "nobody is overtaken, and the holder is left alone for a moment");
+    let mut asked = String::new();
+    for _ in 0..4 {
+        bench.pass(100);
+        bench.round();
+        // One token: it is used, and the next try finds none.
+        asked += &bench.holder(1);
+        bench.round();
+        asked += &bench.holder(0);
+    }
+    assert!(asked[..3].contains('5'), "{asked}");
+    assert!(bench.reply(owner).expect("its turn")["result"].is_string());
+    bench.pass(30_000);
+    bench.round();
+    let replies: Vec<Value> = crowd.iter().filter_map(|id| bench.reply(*id)).collect();
+    let refused = replies.iter().filter(|r| r["code"] == "rate_limited").count();
+    assert!(replies.len() >= 19 && refused >= 15, "{} replies, {refused} refused", replies.len());
 }
