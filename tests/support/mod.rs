@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod dir;
 pub mod ecdh;
 pub mod event;
+pub mod filters;
 pub mod node;
 pub mod process;
 pub mod role;
