@@ -107,3 +107,42 @@ fn a_session_file_of_the_reference_daemons_or_anybody_elses_is_left_alone_and_th
         });
     }
 }
+
+/// Checked: without the lock the second one starts, and takes the first one's rows for its own.
+#[test]
+fn two_nsecds_never_share_a_journal() {
+    let (setup, path) = naming("sessions.json");
+    let first = setup.start();
+    let token = first.connect().session(json!({"scope": "1"}));
+    let before = fs::read(&path).unwrap();
+    let mut other = Setup::new(CONFIG);
+    other.command.env("SIGNER_SESSION_FILE", &path);
+    let exit = other.refused();
+    assert!(exit.stderr.contains("another nsecd uses the journal"), "{}", exit.stderr);
+    assert_eq!(fs::read(&path).unwrap(), before);
+    event::signed(&first.connect().sign(1, Some(&token)), PUBLIC_KEY);
+    // With the first one's end the lock is free, however it ended.
+    let first = first.restarted(nix::sys::signal::Signal::SIGKILL);
+    event::signed(&first.connect().sign(1, Some(&token)), PUBLIC_KEY);
+}
+
+/// A trial on a throw-away key must end no session of another's, and leave nothing behind. Checked: where it uses the
+/// variable all the same, the file is there.
+#[test]
+fn a_throw_away_key_leaves_the_named_session_file_alone() {
+    let (setup, path) = naming("sessions.json");
+    let mut setup = setup;
+    let state = setup.dir.join("state");
+    let kept: Vec<_> =
+        setup.command.get_args().filter(|a| **a != *state && *a != "--state-dir").map(Into::into).collect();
+    let mut command = std::process::Command::new(setup.command.get_program());
+    command.env_clear().current_dir("/").stdin(std::process::Stdio::null()).args::<Vec<std::ffi::OsString>, _>(kept);
+    command.env("SIGNER_SESSION_FILE", &path).env("RUNTIME_DIRECTORY", setup.dir.path()).arg("--ephemeral");
+    setup.command = command;
+    let nsecd = setup.start();
+    assert!(nsecd.stderr().contains("the key is thrown away"), "{}", nsecd.stderr());
+    nsecd.connect().session(json!({"scope": "1"}));
+    nsecd.signal(nix::sys::signal::Signal::SIGTERM);
+    nsecd.wait();
+    assert!(!path.exists());
+}

@@ -295,7 +295,9 @@ impl<'a> Fields<'a> {
             _ => String::new(),
         };
         let key = unhex(&digits).filter(|key| XOnlyPublicKey::from_byte_array(*key).is_ok());
-        let key = key.ok_or_else(|| self.failure(&format!("{name} must be a public key of 64 hex digits")))?;
+        let key = key.ok_or_else(|| {
+            self.failure(&format!("{name} must be a public key: 64 hex digits that are on the curve"))
+        })?;
         if world.peers.is_some_and(|peers| !peers.contains(&digits)) {
             let error = self.method.failure(Code::Forbidden, &format!("this socket does not allow {name}"));
             return Err(Failure { error, forged: false });

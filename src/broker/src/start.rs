@@ -102,7 +102,7 @@ fn tell(found: &Found, sessions: usize) {
     }
     if ended > 0 {
         log::warn!(
-            "journal: {ended} sessions ended: they were before damage, or are more than the configuration allows"
+            "journal: {ended} sessions ended: they were before damage, or of a socket or account that is no more, or more than is allowed"
         );
     }
     if rebooted {

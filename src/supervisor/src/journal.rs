@@ -15,6 +15,7 @@ use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::fault::{Fault, OrFault};
+use crate::lockfile::Lock;
 use crate::securefs::{Dir, Want, nobody_else, split};
 
 /// No new file is made sooner after the last one.
@@ -29,6 +30,9 @@ pub struct Journal {
     file: File,
     next: Option<File>,
     made: Option<Instant>,
+    /// Of a journal outside the state directory, which has a lock of its own: two nsecds in one journal would take each
+    /// other's rows for their own.
+    lock: Option<(Dir, Lock)>,
 }
 
 /// What lies at a path that is meant for the journal.
@@ -58,7 +62,23 @@ impl Journal {
         let file = dir.file(name, &want())?;
         fchmod(&file, Mode::from_bits_truncate(0o600))
             .or_fault(|| format!("setting the mode of {}", path.display()))?;
-        Ok(Journal { path: path.to_owned(), file, next: None, made: None })
+        Ok(Journal { path: path.to_owned(), file, next: None, made: None, lock: None })
+    }
+
+    /// The same, for this nsecd alone as long as it runs.
+    ///
+    /// # Errors
+    /// Another nsecd uses it.
+    pub fn open_alone(path: &Path) -> Result<Journal, Fault> {
+        let (dir, name) = split(path)?;
+        let dir = Dir::open(dir)?;
+        let Some(lock) = Lock::take(&dir, &suffixed(name, "lock"))? else {
+            let text = format!("another nsecd uses the journal {}: stop it first, or name another", path.display());
+            return Err(Fault::new(text));
+        };
+        let mut journal = Journal::open(path)?;
+        journal.lock = Some((dir, lock));
+        Ok(journal)
     }
 
     /// The open journal.
@@ -129,6 +149,9 @@ impl Journal {
 impl Drop for Journal {
     fn drop(&mut self) {
         self.abandon();
+        if let Some((dir, lock)) = self.lock.take() {
+            lock.remove(&dir);
+        }
     }
 }
 

@@ -172,12 +172,20 @@ pub fn ecdh_record(config: &Config, state: &State, ids: &Roles) -> Result<Option
     Ok(Some(record))
 }
 
-/// Opens the journal: what SIGNER_SESSION_FILE names, unless that is another program's file, or nobody should write there.
+/// Opens the journal: what SIGNER_SESSION_FILE names, unless that is another program's file, or nobody should write there, or
+/// this start leaves nothing behind.
 pub fn journal(config: &Config) -> Result<Journal, Fault> {
     let own = &config.state.journal;
     let Some(named) = &config.state.session_file else { return Journal::open(own) };
-    let why = match journal::see(named) {
-        Ok(journal::Seen::Ours) => return Journal::open(named),
+    // The sessions in it are of keys that outlive this one.
+    let seen =
+        if config.ephemeral { Err(Fault::new("the key is thrown away".to_owned())) } else { journal::see(named) };
+    let why = match seen {
+        Ok(journal::Seen::Ours) => {
+            let journal = Journal::open_alone(named)?;
+            log::info!("the journal is {} (SIGNER_SESSION_FILE); {} is not read", named.display(), own.display());
+            return Ok(journal);
+        }
         Ok(journal::Seen::Reference) => "the reference daemon's session file is there".to_owned(),
         Ok(journal::Seen::Foreign) => "it is no journal of nsecd's".to_owned(),
         Err(why) => why.to_string(),
