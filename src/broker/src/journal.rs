@@ -15,8 +15,10 @@ use crate::row::Row;
 const SMALL: u64 = 1 << 20;
 /// Bytes of a snapshot written at a time.
 const CHUNK: usize = 32 * 1024;
-/// Milliseconds before a replacement that failed is tried again.
+/// Milliseconds before a replacement that failed is tried again, and from the start of one that did not to the next: agents
+/// choose how fast rows come, those of refused requests too.
 const PAUSE: u64 = 60_000;
+const SHORT: u64 = 2_000;
 
 /// What the supervisor is to be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,6 +164,7 @@ impl Journal {
 
     /// The new file has the journal's name.
     pub fn replaced(&mut self) {
+        self.not_before = self.not_before.saturating_sub(PAUSE - SHORT);
         if let Some(Replacement::Named(sheet)) = self.replacement.take() {
             self.base = sheet.size;
             self.sheet = sheet;

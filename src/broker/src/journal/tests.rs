@@ -92,6 +92,7 @@ fn a_full_journal_is_replaced_step_by_step_while_things_go_on_and_nothing_is_for
     assert_eq!(remembered(&journal.sheet.file), words(engine.ledger()));
     assert_eq!(remembered(&old), words(engine.ledger()));
     assert!(journal.sheet.size < before, "{} is not less than {before}", journal.sheet.size);
+    assert_eq!(journal.not_before, now.boot + SHORT, "the next one soon, however fast rows come");
     visit(&mut engine, &mut journal, 1003, now);
     assert_eq!(remembered(&journal.sheet.file), words(engine.ledger()));
 }
