@@ -96,9 +96,14 @@ impl Gate {
         reply
     }
 
+    /// Whether the ceiling has this kind.
+    fn allows(&self, kind: u16) -> bool {
+        self.kinds[usize::from(kind >> 3)] >> (kind & 7) & 1 == 1
+    }
+
     /// Everything that must hold before the id leaves. The row comes last, so that each one is a key use.
     fn admit(&mut self, id: &[u8; 32], event: &Fields) -> Status {
-        if self.kinds[usize::from(event.kind >> 3)] >> (event.kind & 7) & 1 == 0 {
+        if !self.allows(event.kind) {
             return Status::KindNotAllowed;
         }
         let now = (sys::clock(libc::CLOCK_REALTIME) / 1_000_000_000) as i64;
@@ -205,5 +210,31 @@ fn window(text: &str) -> Result<Option<(i64, i64)>, String> {
     match numbers(text)?[..] {
         [earliest, latest] => Ok(Some((earliest, latest))),
         _ => Err("created_at: two numbers expected".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gate(kinds: &str) -> Gate {
+        let arguments = [&"0f".repeat(32), kinds, "any", "any", "none", "0"].map(String::from);
+        configure(&arguments).expect("arguments of the supervisor's form").1
+    }
+
+    /// For every ceiling of one kind, all 65,536 kinds: the bitmap has one bit, and it is that kind's.
+    ///
+    /// Checked: with a kind's bit taken modulo 4, or looked up in the byte of `kind >> 4`, this fails.
+    #[test]
+    fn a_ceiling_of_one_kind_allows_that_kind_and_no_other() {
+        for kind in 0..=u16::MAX {
+            let gate = gate(&kind.to_string());
+            assert!(gate.allows(kind), "{kind}");
+            assert_eq!(gate.kinds.iter().map(|byte| byte.count_ones()).sum::<u32>(), 1, "{kind}");
+        }
+        for (kinds, allowed) in [("any", 65_536), ("", 0), ("1,7,65535", 3)] {
+            let gate = gate(kinds);
+            assert_eq!((0..=u16::MAX).filter(|kind| gate.allows(*kind)).count(), allowed, "{kinds}");
+        }
     }
 }

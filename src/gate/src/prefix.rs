@@ -12,11 +12,14 @@ pub struct Fields {
     pub kind: u16,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// Before byte n of `[0,"<key>",`.
     Key(usize),
-    /// In a number: its value, its digits so far, and the number before it.
-    Number { value: u64, digits: u32, created_at: Option<u32> },
+    /// In created_at: what its digits so far name, `None` before the first.
+    CreatedAt(Option<u32>),
+    /// In the kind, likewise.
+    Kind(u32, Option<u16>),
     /// Before the bracket that opens the tags.
     Tags(Fields),
     /// The prefix is whole; the rest is free.
@@ -43,16 +46,29 @@ impl<'a> Prefix<'a> {
     /// The next bytes of the event.
     pub fn feed(&mut self, bytes: &[u8]) {
         for &byte in bytes {
-            self.state = match self.state {
-                State::Whole(_) | State::Malformed => return,
-                State::Key(n) if byte == self.expected(n) && n + 1 == self.length() => {
-                    State::Number { value: 0, digits: 0, created_at: None }
-                }
-                State::Key(n) if byte == self.expected(n) => State::Key(n + 1),
-                State::Number { value, digits, created_at } => number(byte, value, digits, created_at),
-                State::Tags(fields) if byte == b'[' => State::Whole(fields),
-                State::Key(_) | State::Tags(_) => State::Malformed,
-            };
+            if matches!(self.state, State::Whole(_) | State::Malformed) {
+                return; // for good: most bytes of an event come after
+            }
+            self.state = self.after(byte).unwrap_or(State::Malformed);
+        }
+    }
+
+    /// The state after one more byte; `None` where no event of this key goes on with it.
+    fn after(&self, byte: u8) -> Option<State> {
+        match (self.state, byte) {
+            (State::Key(n), _) if byte != self.expected(n) => None,
+            (State::Key(n), _) if n + 1 == self.length() => Some(State::CreatedAt(None)),
+            (State::Key(n), _) => Some(State::Key(n + 1)),
+            (State::CreatedAt(Some(created_at)), b',') if created_at > 0 => Some(State::Kind(created_at, None)),
+            (State::CreatedAt(number), _) => with_digit(number, byte).map(|number| State::CreatedAt(Some(number))),
+            (State::Kind(created_at, Some(kind)), b',') => Some(State::Tags(Fields { created_at, kind })),
+            (State::Kind(created_at, number), _) => {
+                let number = with_digit(number.map(u32::from), byte)?;
+                u16::try_from(number).ok().map(|number| State::Kind(created_at, Some(number)))
+            }
+            (State::Tags(fields), b'[') => Some(State::Whole(fields)),
+            (State::Tags(_), _) => None,
+            (state @ (State::Whole(_) | State::Malformed), _) => Some(state),
         }
     }
 
@@ -75,24 +91,18 @@ impl<'a> Prefix<'a> {
     }
 }
 
-/// One byte of a decimal number without sign, blank or leading zero; the comma ends it.
-fn number(byte: u8, value: u64, digits: u32, created_at: Option<u32>) -> State {
-    match (byte, created_at) {
-        // Ten digits at most: 2³²−1 has ten, and a u64 holds any ten.
-        (b'0'..=b'9', _) if digits < 10 && !(digits > 0 && value == 0) => {
-            State::Number { value: value * 10 + u64::from(byte - b'0'), digits: digits + 1, created_at }
-        }
-        (b',', None) => match u32::try_from(value) {
-            Ok(created_at) if created_at > 0 => State::Number { value: 0, digits: 0, created_at: Some(created_at) },
-            _ => State::Malformed,
-        },
-        (b',', Some(created_at)) if digits > 0 => match u16::try_from(value) {
-            Ok(kind) => State::Tags(Fields { created_at, kind }),
-            Err(_) => State::Malformed,
-        },
-        _ => State::Malformed,
+/// A decimal number with one more digit. `None` for a byte that is no digit, after a leading zero, and beyond 2³²−1.
+fn with_digit(number: Option<u32>, byte: u8) -> Option<u32> {
+    let digit = byte.is_ascii_digit().then(|| u32::from(byte - b'0'))?;
+    match number {
+        None => Some(digit),
+        Some(0) => None,
+        Some(number) => number.checked_mul(10)?.checked_add(digit),
     }
 }
+
+#[cfg(test)]
+mod exhaustive;
 
 #[cfg(test)]
 mod tests {
