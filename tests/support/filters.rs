@@ -1,9 +1,10 @@
-//! The seccomp filters that the kernel holds for a process, read back through ptrace(2). With sys.rs the only unsafe code of the
-//! tests.
+//! The seccomp filters that the kernel holds for a process, read back through ptrace(2). With sys.rs and probe.rs the only unsafe
+//! code of the tests.
 
 use std::{io, ptr};
 
-fn request(what: libc::c_uint, pid: i32, address: u64, data: u64) -> io::Result<i64> {
+/// A ptrace(2) request.
+pub(super) fn request(what: libc::c_uint, pid: i32, address: u64, data: u64) -> io::Result<i64> {
     // SAFETY: every request used here takes numbers, or the address of a live object of the size that the kernel writes.
     match unsafe { libc::ptrace(what, pid, address, data) } {
         -1 => Err(io::Error::last_os_error()),

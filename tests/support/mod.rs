@@ -13,6 +13,7 @@ pub mod ecdh;
 pub mod event;
 pub mod filters;
 pub mod node;
+pub mod probe;
 pub mod process;
 pub mod role;
 pub mod sys;

@@ -1,4 +1,4 @@
-//! With filters.rs the only unsafe code of the tests: process set-up between fork and exec, descriptors, keyring calls.
+//! With filters.rs and probe.rs the only unsafe code of the tests: process set-up between fork and exec, descriptors, keyring calls.
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io;
