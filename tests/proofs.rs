@@ -4,8 +4,8 @@
 //! itself is sandbox/prove/prove.py, which knows nothing of how policies are compiled.
 //!
 //! Checked: with one comparison of a compiled filter changed by build.rs, with a check taken out of a policy that the filter
-//! still has, and with a rule for socket(2) in both, the first test fails; with a second filter, or another role's, given
-//! to the gate, the last one does. That the solver sees such changes at all is the control's subject, at every instruction.
+//! still has, and with a rule for socket(2) in both, the first test fails; with a second filter installed by the lock, or
+//! one that allows everything given to the gate, the last one does. That the solver sees such changes at all is the control's subject, at every instruction.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
