@@ -10,6 +10,8 @@ mod support;
 mod agreements;
 #[path = "memory/forms.rs"]
 mod forms;
+#[path = "memory/texts.rs"]
+mod texts;
 
 use forms::Forms;
 use std::fs;

@@ -112,6 +112,8 @@ impl Connection {
                 if !matches!(self.state, State::Lingering { .. }) {
                     self.framer.push(&buffer[..n]);
                 }
+                // The next bytes may be fewer, and these somebody's text.
+                buffer[..n].fill(0);
                 Input::Bytes(n)
             }
             Err(Errno::EAGAIN | Errno::EINTR) => Input::Nothing,

@@ -80,7 +80,11 @@ impl Framer {
     /// Appends bytes that have arrived.
     pub fn push(&mut self, bytes: &[u8]) {
         if self.start > 0 {
-            self.bytes.drain(..self.start);
+            // Not drained: that would leave a copy of the end behind it.
+            self.bytes.copy_within(self.start.., 0);
+            let left = self.bytes.len() - self.start;
+            self.bytes[left..].fill(0);
+            self.bytes.truncate(left);
             self.scan -= self.start;
             if let State::After { end } = &mut self.state {
                 *end -= self.start;
@@ -203,6 +207,8 @@ impl Framer {
     fn give_back(&mut self) {
         self.start = 0;
         self.scan = 0;
+        // What was asked for may have been somebody's text.
+        self.bytes.fill(0);
         self.bytes.clear();
         if self.bytes.capacity() > KEEP {
             self.bytes = Vec::new();

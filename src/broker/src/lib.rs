@@ -44,3 +44,9 @@ mod start;
 pub mod sys;
 
 pub use start::main;
+
+/// Requests and replies carry what agents write to each other, in more strings than one could name: every block is wiped when
+/// it is given back.
+#[global_allocator]
+static WIPED_WHEN_FREED: zeroizing_alloc::ZeroAlloc<std::alloc::System> =
+    zeroizing_alloc::ZeroAlloc(std::alloc::System);
