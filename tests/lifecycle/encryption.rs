@@ -86,9 +86,14 @@ fn an_ecdh_holder_runs_only_where_a_socket_offers_encryption_and_may_do_no_more_
     assert_eq!(started_with(&without), None);
     assert!(without.files_in_state("").iter().all(|path| !path.to_string_lossy().contains("ecdh")));
     without.serves();
-    for (methods, ops) in [("\"nip44\"", "1"), ("\"nip04\"", "2"), ("\"dm\"", "1,3"), ("\"dm\", \"nip04\"", "1,2,3")] {
+    for (methods, ops, ceiling) in [
+        ("\"nip44\"", "1", "600,10,1"),
+        ("\"nip04\"", "2", "600,10,1"),
+        ("\"dm\"", "1,3", "1060,13,1"),
+        ("\"dm\", \"nip04\"", "1,2,3", "1120,14,1"),
+    ] {
         let nsecd = Nsecd::start(&with(OPEN, &format!("\"sign_event\", {methods}"), ""));
-        assert_eq!(started_with(&nsecd).unwrap(), [ops, "any", "600,10,1", "1"], "{methods}");
+        assert_eq!(started_with(&nsecd).unwrap(), [ops, "any", ceiling, "1"], "{methods}");
         nsecd.serves();
     }
 }

@@ -4,7 +4,7 @@
 use nsecd_policy::{Kinds, Method};
 
 use super::error::{At, Error, Origin};
-use super::profiles::{ECDH_CEILING, SEALS};
+use super::profiles::SEALS;
 use super::raw::{RawAccount, RawFile};
 use super::secrets::shown;
 use super::source::{AUTO_CREDENTIAL, AUTO_KEYRING, KeySource, Source};
@@ -235,7 +235,10 @@ pub fn resolve(plan: &Plan, all: &[Socket]) -> Result<Account, Error> {
         seal_ceiling,
         created_at,
         seals,
-        ecdh_ceiling: raw.ecdh_ceiling.as_ref().filter(|_| *is_default).map_or(Some(ECDH_CEILING), |c| c.value),
+        ecdh_ceiling: match raw.ecdh_ceiling.as_ref().filter(|_| *is_default).map(|c| &c.value) {
+            Some(Auto::Fixed(ceiling)) => *ceiling,
+            _ => Some(limits::auto_ecdh_ceiling(all)),
+        },
     })
 }
 

@@ -1,12 +1,12 @@
 //! Limits, totals and the account's automatic ceiling. A window that a larger one makes unreachable is an error where
 //! it was written, and lowered where it was only inherited.
 
-use nsecd_policy::{CryptLimits, DmLimits, Limits};
+use nsecd_policy::{CryptLimits, DmLimits, Limits, Method};
 
-use super::Ceiling;
 use super::error::{At, Error};
-use super::profiles::{CRYPT, DM, TOTAL_FACTOR};
+use super::profiles::{CRYPT, DM, ECDH_CEILING, TOTAL_FACTOR};
 use super::raw::{RawCrypt, RawDm, RawLimits};
+use super::{Ceiling, Socket};
 
 /// `base` with the values that `over` writes.
 pub fn merge(base: Limits, over: &RawLimits) -> Result<Limits, Error> {
@@ -109,6 +109,32 @@ pub fn auto_seal_ceiling<'a>(limits: impl IntoIterator<Item = &'a Option<DmLimit
     }
     let n = u32::try_from((per_hour * 6).div_ceil(5)).unwrap_or(u32::MAX).max(1);
     Some(Ceiling { burst: n, tokens: n, seconds: 3_600 })
+}
+
+/// The ceiling of key agreements under these sockets: what a client of each may need within its limits, two agreements for a
+/// message to open and two for one to send, and room for as many failures; never less than the default. A socket without
+/// limits adds nothing to it.
+pub fn auto_ecdh_ceiling(sockets: &[Socket]) -> Ceiling {
+    let (mut burst, mut per_minute) = (0u64, 0u64);
+    for socket in sockets {
+        let has = |methods: &[Method]| socket.methods.iter().any(|method| methods.contains(method));
+        if let Some(dm) = socket.dm.filter(|_| has(&[Method::Dm])) {
+            let junk_and_sent = u64::from(dm.failed_per_minute) + 2 * u64::from(dm.wrap_per_minute);
+            burst += 2 * u64::from(dm.unwrap_burst) + junk_and_sent;
+            per_minute += 2 * u64::from(dm.unwrap_per_minute) + junk_and_sent;
+        }
+        if let Some(crypt) = socket.crypt.filter(|_| has(&[Method::Nip44, Method::Nip04])) {
+            burst += u64::from(crypt.per_minute);
+            per_minute += u64::from(crypt.per_minute);
+        }
+    }
+    let least = ECDH_CEILING;
+    let number = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+    Ceiling {
+        burst: number(burst).max(least.burst),
+        tokens: number(per_minute.div_ceil(60)).max(least.tokens),
+        seconds: least.seconds,
+    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod ecdh;
 pub(crate) mod error;
 mod file;
 mod limits;
+mod notes;
 mod peers;
 mod print;
 pub(crate) mod profiles;

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use nsecd_policy::{Bind, CryptLimits, DmLimits, Kinds, Limits, StartSessions};
+use nsecd_policy::{Bind, CryptLimits, DmLimits, Kinds, Limits, Method, StartSessions};
 
 use super::accounts::DEFAULT;
 use super::{Account, Ceiling, Config, Socket, source, units, values};
@@ -156,6 +156,30 @@ fn access(s: &Socket) -> String {
     format!("mode {:04o}{}{}{uids}", s.mode, named("owner", &s.owner), named("group", &s.group))
 }
 
+/// How often a client may encrypt and send, as far as a socket lets it.
+fn encryption(s: &Socket) -> String {
+    let has = |wanted: &[Method]| s.methods.iter().any(|method| wanted.contains(method));
+    let mut out = String::new();
+    if has(&[Method::Nip44, Method::Nip04]) {
+        let often =
+            s.crypt.map_or("no limit".to_string(), |c| format!("{} a minute, {} an hour", c.per_minute, c.per_hour));
+        let _ = write!(out, ", nip44 and nip04 {often}");
+    }
+    if has(&[Method::Dm]) {
+        let often = s.dm.map_or("no limit".to_string(), |dm| {
+            format!(
+                "{} sent a minute, {} opened at once and {} a minute, {} that fail",
+                dm.wrap_per_minute, dm.unwrap_burst, dm.unwrap_per_minute, dm.failed_per_minute
+            )
+        });
+        let _ = write!(out, ", messages {often}");
+    }
+    if let Some(peers) = s.peers.as_ref().filter(|_| has(&[Method::Nip44, Method::Nip04, Method::Dm])) {
+        let _ = write!(out, ", with {} peers only", peers.len());
+    }
+    out
+}
+
 /// What `--check` says of a good file.
 pub fn summary(c: &Config) -> String {
     let mut out = String::from("ok\n");
@@ -174,10 +198,11 @@ pub fn summary(c: &Config) -> String {
             |l: &Option<Limits>| l.as_ref().map_or("no limit".to_string(), |l| format!("{} an hour", l.per_hour));
         let _ = writeln!(
             out,
-            "socket {}: {}; accounts {}; {methods}; kinds {}; without a token {}; a session {}, at most {} s, in all {}; alerts to {}",
+            "socket {}: {}; accounts {}; {methods}{}; kinds {}; without a token {}; a session {}, at most {} s, in all {}; alerts to {}",
             s.path.display(),
             access(s),
             s.accounts.join(", "),
+            encryption(s),
             kinds(&s.kinds),
             kinds(&s.tokenless),
             hourly(&s.limits),
@@ -188,8 +213,9 @@ pub fn summary(c: &Config) -> String {
     }
     if let (Some(ecdh), Some(account)) = (&c.ecdh, c.accounts.first()) {
         let peers = if ecdh.peers.is_some() { "its sockets' peers" } else { "anybody" };
-        let ceiling = ceiling(&account.ecdh_ceiling);
-        let _ = writeln!(out, "encryption of account {}: with {peers}, ceiling {ceiling}", account.name);
+        let keys = ceiling(&account.ecdh_ceiling);
+        let seals = account.seal_ceiling.as_ref().map_or(String::new(), |c| format!(", seals {}", ceiling(c)));
+        let _ = writeln!(out, "encryption of account {}: with {peers}, ceiling of keys {keys}{seals}", account.name);
     }
     let _ = writeln!(out, "state in {}, admin directory {}", c.state.dir.display(), c.admin_dir.display());
     for note in &c.notes {

@@ -39,7 +39,7 @@ pub const DM: DmLimits =
 /// nip44 and nip04 of a principal.
 pub const CRYPT: CryptLimits = CryptLimits { per_minute: 60, per_hour: 600 };
 
-/// How fast the ECDH holder answers.
+/// How fast the ECDH holder answers at least, unless something else is written.
 pub const ECDH_CEILING: Ceiling = Ceiling { burst: 600, tokens: 10, seconds: 1 };
 
 /// Where created_at of a seal may lie: NIP-59 has it up to two days in the past, and an hour is left for its way.

@@ -66,9 +66,8 @@ pub struct RawAccount {
     pub kinds: Option<At<Kinds>>,
     pub ceiling: Option<At<Auto<Option<Ceiling>>>>,
     pub created_at: Option<At<Auto<Window>>>,
+    pub ecdh_ceiling: Option<At<Auto<Option<Ceiling>>>>,
     /// `None` inside for "none".
-    pub ecdh_ceiling: Option<At<Option<Ceiling>>>,
-    /// `seal_ceiling`, likewise.
     pub seal_ceiling: Option<At<Option<Ceiling>>>,
 }
 
@@ -193,8 +192,8 @@ fn account(mut s: Section, named: bool) -> Result<RawAccount, Error> {
         kinds: s.take("kinds", values::kinds)?,
         ceiling: s.take("ceiling", values::ceiling)?,
         created_at: s.take("created_at", values::auto_window)?,
-        ecdh_ceiling: s.take("ecdh_ceiling", values::ecdh_ceiling)?,
-        seal_ceiling: s.take("seal_ceiling", values::ecdh_ceiling)?,
+        ecdh_ceiling: s.take("ecdh_ceiling", values::ceiling)?,
+        seal_ceiling: s.take("seal_ceiling", values::seal_ceiling)?,
     };
     s.finish()?;
     Ok(account)

@@ -1,8 +1,6 @@
 //! From what was written to what holds: each setting is the flag's, else the config file's, else the environment's,
 //! else the default. The order of the steps is that of what they need from each other.
 
-use nsecd_policy::Method;
-
 use super::accounts::{self, DEFAULT};
 use super::error::{At, Error};
 use super::profiles::{self, Profile};
@@ -10,7 +8,7 @@ use super::raw::{RawFile, RawSocket};
 use super::sockets::{self, Shared};
 use super::source::Source;
 use super::values;
-use super::{Config, Context, Holder, State, defaults, ecdh};
+use super::{Config, Context, Holder, State, defaults, ecdh, notes};
 use crate::cli::Cli;
 
 /// The configuration that `cli` and `file` give in `cx`; `profile` fills what a socket omits.
@@ -54,20 +52,6 @@ pub fn resolve(cli: &Cli, mut file: RawFile, profile: Profile, cx: &Context<'_>)
     if !holder.record {
         notes.push("record = false: signatures leave no record; for load tests only".to_string());
     }
-    for s in &sockets {
-        let path = s.path.display();
-        if !s.accounts.contains(&default_account) {
-            notes.push(format!(
-                "{path}: requests that name no account are refused: \"{default_account}\" is not among its accounts"
-            ));
-        }
-        if s.mode & 0o002 != 0 && s.peer_uids.is_none() {
-            notes.push(format!("{path}: mode {:04o} without peer_uids lets every user connect", s.mode));
-        }
-        if s.peers.is_some() && s.methods == [Method::SignEvent] {
-            notes.push(format!("{path}: peers has no effect: methods has none of nip44, nip04 and dm"));
-        }
-    }
     let (log_size, log_keep) = profiles::LOG;
     let named = cx.env.session_file.as_deref();
     let session_file = sockets::variable("SIGNER_SESSION_FILE", named, values::absolute, values::ABSOLUTE)?;
@@ -79,7 +63,9 @@ pub fn resolve(cli: &Cli, mut file: RawFile, profile: Profile, cx: &Context<'_>)
         log_keep: file.log_keep.map_or(log_keep, |a| a.value),
     };
     let ecdh = ecdh::resolve(&sockets)?;
-    Ok(Config { accounts, sockets, holder, ecdh, state, admin_dir, ephemeral, default_account, notes })
+    let mut config = Config { accounts, sockets, holder, ecdh, state, admin_dir, ephemeral, default_account, notes };
+    notes::add(&mut config);
+    Ok(config)
 }
 
 fn flag(written: &Option<At<bool>>, default: bool) -> bool {

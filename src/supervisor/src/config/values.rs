@@ -198,9 +198,9 @@ pub fn ceiling(value: &Value) -> Result<Auto<Option<Ceiling>>, String> {
     })
 }
 
-/// The ceiling of the ECDH holder: `None` inside for "none".
-pub fn ecdh_ceiling(value: &Value) -> Result<Option<Ceiling>, String> {
-    text(value, "a burst and a refill such as \"600, 10/s\" (s, m or h), or \"none\"", |t| match t {
+/// The ceiling of seals: `None` inside for "none".
+pub fn seal_ceiling(value: &Value) -> Result<Option<Ceiling>, String> {
+    text(value, "a burst and a refill such as \"120, 2/s\" (s, m or h), or \"none\"", |t| match t {
         "none" => Some(None),
         _ => units::ceiling(t).map(Some),
     })

@@ -82,6 +82,26 @@ fn limits_on_encryption_are_those_of_the_design_unless_written() {
     assert_eq!((c.sockets[2].dm, c.sockets[2].crypt), (None, None));
     let ceiling = |text: &str| of_file(text).unwrap().accounts[0].ecdh_ceiling;
     assert_eq!(ceiling(""), Some(Ceiling { burst: 600, tokens: 10, seconds: 1 }));
+    assert_eq!(ceiling("[key]\necdh_ceiling = 'auto'"), ceiling(""));
     assert_eq!(ceiling("[key]\necdh_ceiling = '5, 1/m'"), Some(Ceiling { burst: 5, tokens: 1, seconds: 60 }));
     assert_eq!(ceiling("[key]\necdh_ceiling = 'none'"), None);
+}
+
+/// Two agreements a message, one for each piece of junk, and for every socket that has a client.
+#[test]
+fn the_automatic_ceiling_of_keys_is_what_clients_may_need_and_less_is_noted() {
+    let default = |files: &[&str]| config(files).accounts[0].ecdh_ceiling.unwrap();
+    let of = |burst, tokens| Ceiling { burst, tokens, seconds: 1 };
+    let dm = "methods = ['sign_event', 'dm']\n";
+    assert_eq!(default(&["methods = ['nip44']"]), of(600, 10));
+    assert_eq!(default(&[dm]), of(2 * 200 + 600 + 2 * 30, 13));
+    assert_eq!(default(&[dm, "methods = ['nip44', 'dm']"]), of(2 * 1060 + 60, 27));
+    assert_eq!(default(&[&format!("{dm}dm = 'none'")]), of(600, 10), "what has no limits asks for none");
+    let notes = |key: &str| of_file(&format!("[key]\n{key}\n[[socket]]\n{dm}")).unwrap().notes;
+    assert!(notes("").is_empty(), "{:?}", notes(""));
+    assert!(notes("ecdh_ceiling = '1060, 13/s'").is_empty());
+    let less = &notes("ecdh_ceiling = '1060, 12/s'")[0];
+    assert!(less.contains("ecdh_ceiling 1060, 12/s is less than") && less.contains("1060, 13/s"), "{less}");
+    let less = &notes("ceiling = '300, 300/h'")[0];
+    assert!(less.contains("ceiling 300, 300/h is less than the 400 signatures an hour"), "{less}");
 }

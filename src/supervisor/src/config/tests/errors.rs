@@ -106,10 +106,7 @@ fn values_of_another_type_or_unit_are_refused() {
         ("[[socket]]\ntotal = 5", "expected a table, or \"none\""),
         ("[[socket]]\ndm = { wrap_per_minute = 0 }", "expected a whole number from 1"),
         ("[[socket]]\ncrypt = 'all'", "expected a table, or \"none\""),
-        (
-            "[key]\necdh_ceiling = 'auto'",
-            "expected a burst and a refill such as \"600, 10/s\" (s, m or h), or \"none\"",
-        ),
+        ("[key]\nseal_ceiling = 'auto'", "expected a burst and a refill such as \"120, 2/s\" (s, m or h), or \"none\""),
         ("[[socket]]\npeers = []", "socket.peers = []: expected a list of one or more public keys"),
         ("[[socket]]\npeers = 'any'", "expected a list of one or more public keys, each npub1… or 64 hex digits"),
         ("[[socket]]\n\npeers = ['npub1x']", ":3: socket.peers = [\\\"npub1x\\\"]: expected a list"),
