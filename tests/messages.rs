@@ -151,6 +151,65 @@ fn only_peers_that_are_listed_are_written_to_and_read_from() {
     assert_eq!(code(&answers["genuine"]), "forbidden", "{answers}");
 }
 
+/// What one has sent is read again from the copy to oneself, whoever the peers are.
+#[test]
+fn with_peers_the_own_copy_opens_and_so_does_what_one_encrypts_to_oneself() {
+    let nsecd = Nsecd::start(&OPEN.replace("dm = \"none\"\n", &format!("dm = \"none\"\npeers = [\"{PEER}\"]\n")));
+    let mut client = nsecd.connect();
+    let sent = client.ask("wrap_dm", json!({"recipientPubkey": PEER, "message": "hi"}));
+    let own = client.ask("unwrap_gift_wrap", json!({"event": sent["events"][0]}));
+    assert_eq!(own["rumor"]["content"], "hi", "{own}");
+    let note = client.ask("nip44_encrypt", json!({"plaintext": "a note", "peer_pubkey": PUBLIC_KEY}));
+    let note = client.ask("nip44_decrypt", json!({"ciphertext": note["result"], "peer_pubkey": PUBLIC_KEY}));
+    assert_eq!(note["result"], "a note", "{note}");
+}
+
+#[test]
+fn two_names_of_one_field_with_two_values_are_refused_and_with_one_they_are_not() {
+    let nsecd = Nsecd::start(OPEN);
+    let mut client = nsecd.connect();
+    let mut ask = |other: &str| {
+        let params = json!({"plaintext": "x", "recipientPubkey": PEER, "peer_pubkey": other, "message": null});
+        client.ask("nip04_encrypt", params)
+    };
+    assert!(ask(PEER)["ciphertext"].is_string());
+    let why = "nip04_encrypt failed: recipientPubkey and peer_pubkey contradict each other: give one of them";
+    assert_eq!(refusal(&ask(OTHER)), why);
+}
+
+/// Checked: with the size looked at by the ciphers only, an agreement is made for a message that no wrap can hold.
+#[test]
+fn a_message_too_long_for_a_gift_wrap_is_refused_before_any_key_is_asked_for() {
+    let nsecd = Nsecd::start(OPEN);
+    let mut client = nsecd.connect();
+    let mut send =
+        |length: usize| client.ask("wrap_dm", json!({"recipientPubkey": PEER, "message": "x".repeat(length)}));
+    let rows =
+        || nsecd.files_in_state("default.ecdh.record").iter().map(|f| std::fs::metadata(f).unwrap().len()).sum::<u64>();
+    let longest = (30_000..50_000).step_by(500).rev().find(|length| send(*length)["events"].is_array());
+    let before = rows();
+    let longest = longest.expect("some length fits");
+    assert!(before > 0 && longest > 40_000, "{longest}, {before} bytes of record");
+    assert_eq!(code(&send(longest + 500)), "bad_request");
+    assert_eq!(rows(), before);
+}
+
+/// A7: neither a flood of other refusals nor a budget that is used up hides from the operator that somebody forges.
+#[test]
+fn a_forgery_is_told_however_much_junk_there_is() {
+    let Some(modules) = modules() else { return };
+    let dm = "dm = { failed_per_minute = 1 }\n";
+    let nsecd = Nsecd::start(&OPEN.replace("dm = \"none\"\n", dm));
+    let mut client = nsecd.connect();
+    for _ in 0..100 {
+        client.ask("unwrap_gift_wrap", json!({"event": {"kind": 1059, "content": "x"}}));
+    }
+    let answer = &node(&modules, &nsecd, &["forge", "another author"])["another author"];
+    assert_eq!(refusal(answer), "Unwrap failed: Rate limit: 1/1 failed per minute");
+    let told = "unwrap_gift_wrap rejected: Unwrap failed: seal and rumor name different authors";
+    assert!(nsecd.alerts().contains(told), "{}", nsecd.alerts());
+}
+
 #[test]
 fn a_token_that_is_not_good_is_refused_with_encryption_too() {
     let nsecd = Nsecd::start(OPEN);

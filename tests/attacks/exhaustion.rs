@@ -248,6 +248,46 @@ fn a_client_with_a_request_in_flight_is_never_dropped_for_another() {
     drop(idle);
 }
 
+/// A12 where messages are allowed: errands that wait for the ceiling of key agreements hold no connection but their own.
+/// Checked: with such errands counted as soon over, this fails.
+#[test]
+fn errands_that_wait_for_a_key_take_no_place_from_others_whether_their_clients_stay_or_go() {
+    sys::raise_nofile();
+    let socket = |name: &str| {
+        format!(
+            "[[socket]]\npath = \"@DIR@/{name}\"\nkinds = [1]\ntokenless = [1]\nlimits = \"none\"\ntotal = \"none\"\n\
+                 methods = [\"sign_event\", \"nip44\"]\ncrypt = \"none\"\n"
+        )
+    };
+    let nsecd = Nsecd::start(&format!("[key]\necdh_ceiling = \"1, 1/h\"\n{}{}", socket("a"), socket("b")));
+    let other = nsecd.dir.join("b");
+    let encrypt = client::line("nip44_encrypt", json!({"plaintext": "x", "peer_pubkey": PUBLIC_KEY}));
+    assert!(
+        nsecd.connect().ask("nip44_encrypt", json!({"plaintext": "x", "peer_pubkey": PUBLIC_KEY}))["result"]
+            .is_string()
+    );
+    let both_sign = || {
+        event::signed(&nsecd.connect().sign(1, None), PUBLIC_KEY);
+        event::signed(&Client::connect(&other).sign(1, None), PUBLIC_KEY);
+    };
+    let mut stay = Vec::new();
+    for n in 0..3_000 {
+        let mut client = nsecd.connect();
+        // Beyond the bound it may be refused and closed.
+        let _ = client.try_send(&encrypt);
+        if n < 1_500 {
+            drop(client);
+        } else {
+            stay.push(client);
+        }
+        if n % 100 == 0 {
+            both_sign();
+        }
+    }
+    both_sign();
+    drop(stay);
+}
+
 #[test]
 fn a_half_read_reply_never_mixes_with_the_next() {
     let nsecd = Nsecd::start(OPEN);

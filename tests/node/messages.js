@@ -1,6 +1,6 @@
 // Encryption and direct messages against nostr-tools, as the other end and as the judge.
 //   cross COUNT      random texts of 1 to 65,535 bytes of Unicode, each method in both directions
-//   forge            each way of forging a gift wrap; prints what nsecd answers to each
+//   forge [NAMES]    each way of forging a gift wrap, or those named; prints what nsecd answers to each
 //   backlog N JUNK   so many genuine wraps and so much junk, one connection each, all at once
 // Prints one line of JSON.
 // node messages.js SOCKET COMMAND [ARGUMENTS]
@@ -136,10 +136,10 @@ const FORGERIES = {
   'a wrap that was altered': { wrap: (w) => ({ ...w, content: w.content.replace(/.(?=.{20}$)/, (c) => (c === 'A' ? 'B' : 'A')) }) },
 };
 
-async function forge() {
+async function forge(...names) {
   const { pubkey } = await ask('get_public_key');
   const answers = {};
-  for (const [name, change] of Object.entries(FORGERIES)) {
+  for (const [name, change] of Object.entries(FORGERIES).filter(([name]) => !names.length || names.includes(name))) {
     answers[name] = await ask('unwrap_gift_wrap', { event: layers(pubkey, change) });
   }
   return answers;

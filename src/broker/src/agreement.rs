@@ -83,6 +83,8 @@ pub struct Agreements<J> {
     /// How many of `pending`, from the front, are sent.
     sent: usize,
     pending: VecDeque<Pending<J>>,
+    /// Whether it was given up, and has not answered since.
+    silent: bool,
 }
 
 impl Request {
@@ -98,7 +100,7 @@ impl Request {
 impl<J> Agreements<J> {
     /// `fd`: a sequenced-packet socket.
     pub fn new(fd: OwnedFd) -> Agreements<J> {
-        Agreements { fd, sent: 0, pending: VecDeque::new() }
+        Agreements { fd, sent: 0, pending: VecDeque::new(), silent: false }
     }
 
     /// Queues a request. `now`: CLOCK_BOOTTIME, ms.
@@ -132,6 +134,19 @@ impl<J> Agreements<J> {
         self.pending.front().map(|p| p.since)
     }
 
+    /// The jobs of all that has been asked: the holder has stopped, and none of them is going to be answered. What comes all
+    /// the same matches nothing, and is dropped.
+    pub fn give_up(&mut self) -> Vec<J> {
+        self.silent = true;
+        self.sent = 0;
+        self.pending.drain(..).map(|pending| pending.job).collect()
+    }
+
+    /// Whether the holder was given up and has not answered since.
+    pub fn is_silent(&self) -> bool {
+        self.silent
+    }
+
     /// The next reply that has come, if one has.
     ///
     /// # Errors
@@ -146,6 +161,7 @@ impl<J> Agreements<J> {
                 Err(Errno::EAGAIN | Errno::EINTR) => return Ok(None),
                 Err(e) => return Err(format!("receiving from the ECDH holder: {e}")),
             };
+            self.silent = false;
             let asked = self.pending.front().filter(|_| self.sent > 0).map(|p| p.request.bytes());
             if n != REPLY || asked.is_none_or(|asked| reply[..REQUEST] != asked) {
                 reply.zeroize();

@@ -13,7 +13,7 @@ use crate::clock::{Now, iso};
 const SHOWN: usize = 240;
 /// Lines written in one [`SPAN`]; more are counted.
 const MOST: u32 = 50;
-/// Lines kept for what no flood of an agent's may hide.
+/// Lines kept for each [`Rank`] that no flood of another's may hide.
 const RESERVED: u32 = 20;
 /// Milliseconds.
 const SPAN: u64 = 10_000;
@@ -30,8 +30,19 @@ pub struct Alert<'a> {
     pub kind: Option<u16>,
     /// The first 12 digits of the token's hash.
     pub token: Option<String>,
-    /// Whether it is about another principal's session.
-    pub urgent: bool,
+    /// How grave it is.
+    pub rank: Rank,
+}
+
+/// What an alert is about: each rank has lines that the others leave to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rank {
+    /// A refusal.
+    Common,
+    /// Another principal's session was used.
+    Foreign,
+    /// A message names an author who did not write it.
+    Forgery,
 }
 
 /// One socket's log.
@@ -42,7 +53,8 @@ pub struct AlertLog {
     /// Asked for a new file, and no answer yet.
     asked: bool,
     since: u64,
-    written: u32,
+    /// Lines of each rank.
+    written: [u32; 3],
     hidden: u64,
     /// Lines that the disk did not take.
     lost: u64,
@@ -51,17 +63,19 @@ pub struct AlertLog {
 impl AlertLog {
     /// `file`: opened for appending, `size` bytes long; `limit`: bytes after which it is rotated.
     pub fn new(file: File, size: u64, limit: u64) -> AlertLog {
-        AlertLog { file, size, limit, asked: false, since: 0, written: 0, hidden: 0, lost: 0 }
+        AlertLog { file, size, limit, asked: false, since: 0, written: [0; 3], hidden: 0, lost: 0 }
     }
 
     /// Writes or counts one line.
     pub fn write(&mut self, alert: &Alert<'_>, now: Now) {
         self.flush(now);
-        if self.written >= if alert.urgent { MOST + RESERVED } else { MOST } {
+        let most = if alert.rank == Rank::Common { MOST } else { RESERVED };
+        let written = &mut self.written[alert.rank as usize];
+        if *written >= most {
             self.hidden += 1;
             return;
         }
-        self.written += 1;
+        *written += 1;
         self.line(&line(alert, now));
     }
 
@@ -70,7 +84,7 @@ impl AlertLog {
         if now.boot < self.since.saturating_add(SPAN) && self.since != 0 {
             return;
         }
-        (self.since, self.written) = (now.boot.max(1), 0);
+        (self.since, self.written) = (now.boot.max(1), [0; 3]);
         let hidden = std::mem::take(&mut self.hidden);
         if hidden > 0 {
             self.line(&format!("{} {hidden} more refusals in the last {}s not shown\n", iso(now.wall), SPAN / 1000));
@@ -162,7 +176,7 @@ mod tests {
             text,
             kind: Some(0),
             token: Some("0123456789ab".into()),
-            urgent: false,
+            rank: Rank::Common,
         }
     }
 
@@ -195,10 +209,15 @@ mod tests {
             log.write(&refused("no"), NOW);
         }
         assert_eq!(text(&mut log).lines().count(), 50);
-        log.write(&Alert { urgent: true, ..refused("another principal") }, NOW);
-        assert!(text(&mut log).contains("another principal"), "a flood hides no use of a foreign token");
+        for _ in 0..100 {
+            log.write(&Alert { rank: Rank::Forgery, ..refused("another author") }, NOW);
+        }
+        log.write(&Alert { rank: Rank::Foreign, ..refused("another principal") }, NOW);
+        let shown = text(&mut log);
+        assert_eq!(shown.matches("another author").count(), 20, "a flood hides no forgery");
+        assert!(shown.contains("another principal"), "nor does either hide a use of a foreign token");
         log.flush(Now { boot: NOW.boot + SPAN, ..NOW });
-        assert!(text(&mut log).ends_with("Z 950 more refusals in the last 10s not shown\n"));
+        assert!(text(&mut log).ends_with("Z 1030 more refusals in the last 10s not shown\n"));
     }
 
     #[test]

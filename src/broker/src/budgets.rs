@@ -4,12 +4,10 @@
 use nsecd_policy::{CryptLimits, DmLimits, Socket};
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{Exceeded, HOUR, Meter};
-
-const MINUTE: u64 = 60_000;
+use crate::limits::{Exceeded, HOUR, MINUTE, Meter};
 
 /// What is counted apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Class {
     /// nip44 and nip04.
@@ -20,6 +18,11 @@ pub enum Class {
     Unwrap,
     /// unwrap_gift_wrap of what was not, or forged.
     Failed,
+}
+
+impl Class {
+    /// Each of them.
+    pub const ALL: [Class; 4] = [Class::Crypt, Class::Wrap, Class::Unwrap, Class::Failed];
 }
 
 /// A bucket, kept as the time when it will be full. CLOCK_BOOTTIME, milliseconds.
@@ -56,6 +59,12 @@ impl Rules {
     /// A socket's, for each principal.
     pub fn of(socket: &Socket) -> Rules {
         Rules { crypt: socket.crypt, dm: socket.dm }
+    }
+
+    /// How many messages may fail a minute, and the milliseconds after which one more may be opened; `None`: any number at any
+    /// time.
+    pub fn opening(&self) -> Option<(u32, u64)> {
+        self.dm.map(|dm| (dm.failed_per_minute, period(dm.unwrap_per_minute)))
     }
 
     /// The same for all its principals together.

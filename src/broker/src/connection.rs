@@ -25,6 +25,11 @@ pub enum State {
         /// Bytes of memory that the event holds.
         weight: usize,
     },
+    /// Its errand waits for a key: of the ECDH holder, or for its turn there.
+    Agreeing {
+        /// Bytes of memory that the errand holds.
+        weight: usize,
+    },
     /// Its reply is not taken whole yet.
     Replying,
     /// Answered for the last time: what it still sends is discarded.
@@ -96,7 +101,7 @@ impl Connection {
     /// Bytes of memory it holds.
     pub fn weight(&self) -> usize {
         let event = match &self.state {
-            State::Signing { weight } => *weight,
+            State::Signing { weight } | State::Agreeing { weight } => *weight,
             State::Waiting { call } => call.weight(),
             _ => 0,
         };

@@ -32,6 +32,13 @@ pub struct World<'a> {
     pub random: &'a mut dyn FnMut() -> [u8; 32],
 }
 
+impl World<'_> {
+    /// Whether this one may be written to and read from. Oneself always: the copy of what one has sent is one's own.
+    fn allows(&self, key: &str) -> bool {
+        key == self.own || self.peers.is_none_or(|peers| peers.iter().any(|peer| peer == key))
+    }
+}
+
 /// What is needed next.
 pub enum Step {
     /// A key.
@@ -164,7 +171,7 @@ impl Errand {
             State::Unwrap(wrap) => {
                 let seal = wrap.open(&MessageKeys::new(key)).map_err(unwrapping)?;
                 let author = crate::reply::hex(seal.author());
-                if world.peers.is_some_and(|peers| !peers.contains(&author)) {
+                if !world.allows(&author) {
                     let error = method.failure(Code::Forbidden, "this socket may not read from the sender");
                     return Err(Failure { error, forged: false });
                 }
@@ -250,6 +257,9 @@ impl Dm {
         let mut draft = message.draft().map_err(|e| fields.failure(&e.to_string()))?;
         let rumor = Rumor::new(&draft, world.own, world.now);
         draft.content.zeroize();
+        if !rumor.fits() {
+            return Err(fields.failure(&nip59::Error::TooLong.to_string()));
+        }
         Ok(Dm { rumor, recipient, own_copy: None })
     }
 }
@@ -265,15 +275,21 @@ impl<'a> Fields<'a> {
         Failure { error: self.method.failure(Code::BadRequest, why), forged: false }
     }
 
-    /// The first of these names that is there and not null.
-    fn given(&self, names: &[&'static str]) -> (&'static str, Option<&'a Value>) {
+    /// The first of these names that is there and not null. Another one with another value is no request that could be
+    /// granted: one of the two was not meant.
+    fn given(&self, names: &[&'static str]) -> Result<(&'static str, Option<&'a Value>), Failure> {
         let given = |name: &&&'static str| !matches!(self.object.get(name), None | Some(Value::Null));
-        let name = names.iter().find(given).or(names.first()).copied().unwrap_or_default();
-        (name, self.object.get(name))
+        let mut there = names.iter().filter(given).copied();
+        let name = there.next().or(names.first().copied()).unwrap_or_default();
+        let value = self.object.get(name);
+        match there.find(|other| self.object.get(other) != value) {
+            Some(other) => Err(self.failure(&format!("{name} and {other} contradict each other: give one of them"))),
+            None => Ok((name, value)),
+        }
     }
 
     fn text(&self, names: &[&'static str]) -> Result<Zeroizing<String>, Failure> {
-        match self.given(names) {
+        match self.given(names)? {
             (_, Some(Value::String(text))) => Ok(Zeroizing::new(text.clone())),
             (name, _) => Err(self.failure(&format!("{name} must be a string"))),
         }
@@ -289,7 +305,7 @@ impl<'a> Fields<'a> {
 
     /// A point of the curve that the socket may write to and read from.
     fn peer(&self, names: &[&'static str], world: &World) -> Result<[u8; 32], Failure> {
-        let (name, value) = self.given(names);
+        let (name, value) = self.given(names)?;
         let digits = match value {
             Some(Value::String(text)) => text.to_ascii_lowercase(),
             _ => String::new(),
@@ -298,7 +314,7 @@ impl<'a> Fields<'a> {
         let key = key.ok_or_else(|| {
             self.failure(&format!("{name} must be a public key: 64 hex digits that are on the curve"))
         })?;
-        if world.peers.is_some_and(|peers| !peers.contains(&digits)) {
+        if !world.allows(&digits) {
             let error = self.method.failure(Code::Forbidden, &format!("this socket does not allow {name}"));
             return Err(Failure { error, forged: false });
         }

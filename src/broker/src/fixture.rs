@@ -52,6 +52,7 @@ pub fn policy_with(change: impl FnOnce(&mut Socket)) -> Policy {
         public_key: public_key.into(),
         gate_fd: -1,
         ceiling_period_ms: 1000,
+        seal_ceiling_period_ms: None,
     };
     let mut second = socket("/run/b.sock");
     second.accounts = vec!["business".into(), "default".into()];

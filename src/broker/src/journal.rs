@@ -89,6 +89,12 @@ impl Journal {
         Journal { sheet, replacement: None, base: 0, damaged: found.damaged > 0, not_before: 0 }
     }
 
+    /// Bytes of the file.
+    #[cfg(test)]
+    pub(crate) fn size(&self) -> u64 {
+        self.sheet.size
+    }
+
     /// Whether all rows are in the file; tries again if not.
     pub fn is_whole(&mut self) -> bool {
         self.sheet.flush()

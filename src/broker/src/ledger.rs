@@ -14,6 +14,7 @@ use crate::limits::{Exceeded, Meter};
 use crate::principal::{Principal, User};
 use crate::row::{OfPrincipal, OfSession, OfTotal, OfUser, Row, Spending, Use};
 use crate::session::{Session, Sessions, Terms, TokenHash};
+use crate::trying::Failures;
 
 /// First sessions remembered for one uid on one socket (`start_sessions = "once"`). Whoever can make so many cgroups can
 /// as well make another new one.
@@ -172,6 +173,13 @@ impl Ledger {
         let whole = |e: Exceeded| Exceeded { text: format!("{} for the whole socket", e.text), ..e };
         let all = || self.budgets[usize::from(who.socket)].check(class, all_budgets, now).map(whole);
         self.meters(who).budgets.check(class, budgets, now).or_else(all)
+    }
+
+    /// How many gift wraps may turn out to be junk on a socket; `None`: any number.
+    pub fn failures(&self, socket: u16) -> Option<Failures> {
+        let Rules { budgets, all_budgets, .. } = &self.rules[usize::from(socket)];
+        let ((own, period), (all, _)) = budgets.opening().zip(all_budgets.opening())?;
+        Some(Failures { own, all, period })
     }
 
     /// A socket's windows.

@@ -42,6 +42,7 @@ pub mod stalled;
 mod start;
 #[allow(unsafe_code, reason = "the one file for calls that nix has no safe form for")]
 pub mod sys;
+mod trying;
 
 pub use start::main;
 

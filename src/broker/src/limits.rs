@@ -8,7 +8,8 @@ use std::collections::VecDeque;
 use nsecd_policy::Limits;
 use serde::{Deserialize, Serialize};
 
-const MINUTE: u64 = 60_000;
+/// Milliseconds.
+pub const MINUTE: u64 = 60_000;
 /// The longest window, and so how long a slot is remembered. Milliseconds.
 pub const HOUR: u64 = 3_600_000;
 

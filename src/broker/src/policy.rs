@@ -29,6 +29,9 @@ const SET: i128 = 1000;
 /// What the alert log says of a token that another principal presents.
 const FOREIGN: &str = "Invalid session token: the session is another principal's";
 
+/// What a first session's end says (`start_sessions = "once"`).
+const BEYOND_FIRST: &str = "First session expired: this socket allows nothing beyond it";
+
 /// What becomes of a call.
 #[derive(Debug)]
 pub enum Verdict {
@@ -40,7 +43,7 @@ pub enum Verdict {
     Limited(Refusal, u64),
     /// To the gate.
     Sign(Grant),
-    /// To the ECDH holder, with what was counted for it.
+    /// To the ECDH holder, and what is to be counted for it once it is known to be well formed.
     Errand(Spending),
 }
 
@@ -95,6 +98,8 @@ pub struct Engine {
     ledger: Ledger,
     /// What has happened and is not in the journal yet.
     rows: Vec<Row>,
+    /// Until when an account's ceiling is known to be reached (CLOCK_BOOTTIME, ms), by number.
+    full_until: Vec<u64>,
 }
 
 /// Where the randomness of tokens comes from.
@@ -118,7 +123,8 @@ struct Presented {
 impl Engine {
     /// With what is remembered so far.
     pub fn new(policy: Policy, ledger: Ledger) -> Engine {
-        Engine { policy, ledger, rows: Vec::new() }
+        let full_until = vec![0; policy.accounts.len()];
+        Engine { policy, ledger, rows: Vec::new(), full_until }
     }
 
     /// What is remembered.
@@ -143,6 +149,19 @@ impl Engine {
     /// Gives a slot back: no signature came of it.
     pub fn free(&mut self, slot: Use) {
         self.happen(Row::Free(slot));
+    }
+
+    /// A gate has said that its account's ceiling is reached: it is asked again after half the time in which that gives one
+    /// more, since each question is two rows of the journal.
+    pub fn note_full(&mut self, account: usize, now: Now) {
+        self.full_until[account] = now.boot.saturating_add(self.policy.accounts[account].ceiling_period_ms / 2);
+    }
+
+    /// What a client is told whose signature is over an account's ceiling.
+    pub fn over_ceiling(&self, account: usize) -> Error {
+        let mut error = Error::new(Code::RateLimited, "Rate limit: account ceiling reached");
+        error.retry_after_ms = Some(self.policy.accounts[account].ceiling_period_ms);
+        error
     }
 
     /// Forgets what no longer counts. To be called now and then.
@@ -302,6 +321,9 @@ impl Engine {
             let text = "Rate limit: earlier requests are still waiting".to_owned();
             return Ok(Verdict::Limited(rate_error(Exceeded { text, retry_after_ms: 1000 }), wait));
         }
+        if now.boot < self.full_until[account] {
+            return Err(self.over_ceiling(account).into());
+        }
         let texts = draft.settle(own, u32::try_from(created_at).unwrap_or(u32::MAX));
         if texts.canonical.len() > MAX_EVENT {
             let text =
@@ -313,10 +335,21 @@ impl Engine {
         Ok(Verdict::Sign(Grant { account, texts, slot }))
     }
 
-    /// Counts an errand, where it can be counted before it is done.
-    fn errand(&mut self, method: Crypto, who: Principal, now: Now) -> Result<Verdict, Refusal> {
+    fn errand(&self, method: Crypto, who: Principal, now: Now) -> Result<Verdict, Refusal> {
         if self.policy.ecdh_fd.is_none() {
             return Err(method.failure(Code::Unavailable, "no key agreement").into());
+        }
+        // Encryption knows no kinds: what a first session holds it to is the account, which is always the default one, and
+        // the time.
+        if let Some(latch) = self.ledger.latch(who) {
+            let account = self.policy.accounts.get(latch.account).map(|account| &account.name);
+            if latch.is_over(now) {
+                return Err(method.failure(Code::Expired, BEYOND_FIRST).into());
+            }
+            if account != Some(&self.policy.default_account) {
+                let why = "Account is not the first session's account";
+                return Err(method.failure(Code::OutOfScope, why).into());
+            }
         }
         let class = match method {
             Crypto::WrapDm => Class::Wrap,
@@ -324,11 +357,14 @@ impl Engine {
             _ => Class::Crypt,
         };
         self.within_budget(method, who, class, now)?;
-        let spent = Spending { who, class, at: now };
-        if class != Class::Unwrap {
+        Ok(Verdict::Errand(Spending { who, class, at: now }))
+    }
+
+    /// Counts an errand that sets out, where it can be counted before it is done.
+    pub fn spend(&mut self, spent: Spending) {
+        if spent.class != Class::Unwrap {
             self.happen(Row::Spend(spent));
         }
-        Ok(Verdict::Errand(spent))
     }
 
     fn within_budget(&self, method: Crypto, who: Principal, class: Class, now: Now) -> Result<(), Refusal> {
@@ -383,7 +419,7 @@ impl Engine {
     fn allows_beyond_first(&self, kind: u16, account: usize, who: Principal, now: Now) -> Result<(), Refusal> {
         let Some(latch) = self.ledger.latch(who) else { return Ok(()) };
         if latch.is_over(now) {
-            return refuse(Code::Expired, "First session expired: this socket allows nothing beyond it");
+            return refuse(Code::Expired, BEYOND_FIRST);
         }
         if latch.account != account {
             return refuse(Code::OutOfScope, "Account is not the first session's account");

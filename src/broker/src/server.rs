@@ -4,6 +4,7 @@
 //! gate; every wait is an entry in epoll, in the queues or in the table of due times.
 
 mod accept;
+mod agreements;
 mod errands;
 mod outside;
 mod requests;
@@ -15,7 +16,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags, EpollTimeout};
 use nsecd_policy::Policy;
 
-use crate::agreement::{Agreements, Request};
+use crate::agreement::Agreements;
 use crate::alert::AlertLog;
 use crate::clock::{Clock, Now};
 use crate::connection::{Connection, Input, State};
@@ -28,7 +29,9 @@ use crate::principal::Principal;
 use crate::queue::Queues;
 use crate::reply::{Code, Error};
 use crate::row::Use;
-use crate::stalled::Stalled;
+use crate::stalled::{Room, Stalled};
+use crate::trying::Trying;
+use agreements::Waiting;
 use errands::Trip;
 
 /// Milliseconds from a request's first byte to its last.
@@ -112,9 +115,13 @@ pub struct Server<C: Clock> {
     gates: Vec<Gate<Job>>,
     /// To the ECDH holder, if there is one.
     agreements: Option<Agreements<(Trip, Errand)>>,
-    /// Agreements that its ceiling puts off, and when one is tried again; `u64::MAX` while one is being tried.
-    stalled: Stalled<(Request, (Trip, Errand))>,
+    /// Gift wraps that wait for room to fail, and agreements that the holder's ceiling puts off; how many may wait, and when
+    /// one is tried again.
+    unopened: Stalled<Waiting>,
+    stalled: Stalled<Waiting>,
+    room: Room,
     retry_at: u64,
+    trying: Trying,
     /// The account that encryption is done with: its number and public key.
     encrypting: Option<(usize, String)>,
     control: OwnedFd,
@@ -126,8 +133,9 @@ pub struct Server<C: Clock> {
     due: BTreeSet<(u64, u64)>,
     next_sweep: u64,
     accepting: bool,
-    /// A connection that was accepted when its principal had no place for it, and will have one soon.
-    parked: Option<(OwnedFd, Principal)>,
+    /// By socket: a connection that was accepted when its principal had no place for it, and will have one soon. Until then
+    /// that socket accepts no other.
+    parked: Vec<Option<(OwnedFd, Principal)>>,
     /// Whether the kernel tells a peer's cgroup.
     with_cgroup: bool,
     /// Connections refused since the last sweep because their process had ended.
@@ -187,6 +195,7 @@ impl<C: Clock> Server<C> {
         epoll.add(&files.policy, readable(POLICY, 0))?;
         // The pipe is only ever watched for its end; the policy has been read from it.
         std::mem::forget(files.policy);
+        let parked = policy.sockets.iter().map(|_| None).collect();
         Ok(Server {
             clock,
             epoll,
@@ -196,8 +205,11 @@ impl<C: Clock> Server<C> {
             alerts: files.alerts,
             gates: files.gates.into_iter().map(Gate::new).collect(),
             agreements: files.ecdh.map(Agreements::new),
+            unopened: Stalled::default(),
             stalled: Stalled::default(),
+            room: Room::beside(policy.max_connections, policy.max_connections_per_principal),
             retry_at: 0,
+            trying: Trying::default(),
             encrypting: policy
                 .accounts
                 .iter()
@@ -212,7 +224,7 @@ impl<C: Clock> Server<C> {
             due: BTreeSet::new(),
             next_sweep: 0,
             accepting: true,
-            parked: None,
+            parked,
             with_cgroup,
             ended_before: 0,
             draining: None,
@@ -233,9 +245,7 @@ impl<C: Clock> Server<C> {
                 Err(e) => return format!("epoll_wait: {e}"),
             };
             self.eaten.clear();
-            if self.parked.is_some() && self.draining.is_none() {
-                self.resume_accepting();
-            }
+            self.unpark();
             for event in &events[..ready] {
                 if let Err(end) = self.handle(event.data(), event.events()) {
                     return end;
@@ -255,8 +265,8 @@ impl<C: Clock> Server<C> {
         let now = self.clock.now().boot;
         let first = self.due.first().map_or(u64::MAX, |(due, _)| *due);
         let waiting = self.queues.next().unwrap_or(u64::MAX);
-        let stalled = if self.stalled.is_empty() { u64::MAX } else { self.retry_at };
-        let due = first.min(waiting).min(stalled).min(self.next_sweep).min(self.draining.unwrap_or(u64::MAX));
+        let due =
+            first.min(waiting).min(self.agreements_due()).min(self.next_sweep).min(self.draining.unwrap_or(u64::MAX));
         if due <= now {
             return EpollTimeout::ZERO;
         }
@@ -285,13 +295,13 @@ impl<C: Clock> Server<C> {
         let sated = self.is_sated(who);
         let Some(client) = self.clients.get_mut(&id) else { return };
         match client.connection.state {
-            State::Waiting { .. } | State::Signing { .. } => {
+            State::Waiting { .. } | State::Signing { .. } | State::Agreeing { .. } => {
                 // Nothing is read now; a hang-up is reported all the same, and again and again.
                 let gone = events.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR);
-                if gone && matches!(client.connection.state, State::Waiting { .. }) {
+                if gone && (matches!(client.connection.state, State::Waiting { .. }) || self.abandon(id)) {
                     self.close(id);
-                } else if gone {
-                    // The gate has its event: its place stays taken until then, or the gone would be without number.
+                } else if gone && let Some(client) = self.clients.get_mut(&id) {
+                    // Gate or ECDH holder has it: its place stays taken until then, or the gone would be without number.
                     let _ = self.epoll.delete(&client.connection);
                     client.interest = None;
                 }
@@ -328,7 +338,9 @@ impl<C: Clock> Server<C> {
                 State::Reading if sated && !client.connection.framer.is_empty() => return self.later(id),
                 State::Reading => self.read(id),
                 State::Replying => self.write(id),
-                State::Waiting { .. } | State::Signing { .. } | State::Lingering { .. } => false,
+                State::Waiting { .. } | State::Signing { .. } | State::Agreeing { .. } | State::Lingering { .. } => {
+                    false
+                }
             };
             if !on {
                 return self.file(id);
@@ -422,7 +434,7 @@ impl<C: Clock> Server<C> {
                 (EpollFlags::EPOLLIN, Some(until.min(silence)))
             }
             // What waits for a slot has its times in the queues.
-            State::Signing { .. } | State::Waiting { .. } => (EpollFlags::empty(), None),
+            State::Signing { .. } | State::Agreeing { .. } | State::Waiting { .. } => (EpollFlags::empty(), None),
         };
         let event = EpollEvent::new(wanted, id);
         let done = match client.interest {
@@ -490,6 +502,7 @@ impl<C: Clock> Server<C> {
         if now.boot >= self.next_sweep {
             self.next_sweep = now.boot + SWEEP;
             self.engine.sweep(now);
+            self.trying.sweep(now.boot);
             self.keep();
             // A signature takes a hundred microseconds: a gate this late has stopped, and is replaced with us.
             if self.gates.iter().filter_map(Gate::waiting_since).any(|since| now.boot >= since + HUNG) {
@@ -529,7 +542,7 @@ impl<C: Clock> Server<C> {
             // More of its buffered requests.
             State::Reading | State::Replying => self.advance(id),
             State::Lingering { .. } => self.close(id),
-            State::Waiting { .. } | State::Signing { .. } => {}
+            State::Waiting { .. } | State::Signing { .. } | State::Agreeing { .. } => {}
         }
     }
 }

@@ -44,6 +44,8 @@ pub struct Account {
     pub gate_fd: i32,
     /// Milliseconds in which the account's ceiling gives one more signature: what a client is told to wait.
     pub ceiling_period_ms: u64,
+    /// The same of the ceiling of kind 13, where it has one of its own.
+    pub seal_ceiling_period_ms: Option<u64>,
 }
 
 /// One listening socket and its ceiling.

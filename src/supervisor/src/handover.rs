@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use nsecd_policy::{Account, Policy, Socket};
 
+use crate::config::Ceiling;
 use crate::harden::capacity;
 use crate::setup::Setup;
 
@@ -41,10 +42,8 @@ pub fn policy<'a>(setup: &'a Setup, files: &Files<'a>) -> (Vec<BorrowedFd<'a>>, 
         name: config.accounts[index].name.clone(),
         public_key: setup.holders[index].public_key.clone(),
         gate_fd,
-        ceiling_period_ms: config.accounts[index]
-            .ceiling
-            .as_ref()
-            .map_or(1000, |c| (u64::from(c.seconds) * 1000).div_ceil(u64::from(c.tokens).max(1)).max(1)),
+        ceiling_period_ms: config.accounts[index].ceiling.as_ref().map_or(1000, period_ms),
+        seal_ceiling_period_ms: config.accounts[index].seal_ceiling.flatten().as_ref().map(period_ms),
     };
     let socket = |index: usize| {
         let s = &config.sockets[index];
@@ -87,4 +86,9 @@ pub fn policy<'a>(setup: &'a Setup, files: &Files<'a>) -> (Vec<BorrowedFd<'a>>, 
         max_connections_per_principal: capacity.per_principal,
     };
     (fds, policy)
+}
+
+/// Milliseconds in which a ceiling gives one more.
+fn period_ms(ceiling: &Ceiling) -> u64 {
+    (u64::from(ceiling.seconds) * 1000).div_ceil(u64::from(ceiling.tokens).max(1)).max(1)
 }

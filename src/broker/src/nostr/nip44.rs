@@ -102,6 +102,11 @@ pub fn padded_length(length: usize) -> usize {
     length.div_ceil(chunk) * chunk
 }
 
+/// Characters of the payload of a text of `length` bytes.
+pub fn payload_length(length: usize) -> usize {
+    4 * (1 + NONCE + PREFIX + padded_length(length) + MAC).div_ceil(3)
+}
+
 /// Encrypts `plaintext` under `keys`, which must be those of `nonce`: 32 random bytes, never used twice.
 pub fn encrypt(plaintext: &str, nonce: &[u8; NONCE], keys: &MessageKeys) -> Result<String, Error> {
     let length = u16::try_from(plaintext.len()).ok().filter(|n| *n > 0).ok_or(Error::PlaintextLength)?;

@@ -116,6 +116,13 @@ impl Rumor {
     pub fn id(&self) -> &[u8; 32] {
         &self.id
     }
+
+    /// Whether it fits into a seal, and that into a gift wrap.
+    pub fn fits(&self) -> bool {
+        let around = plain(SEAL, String::new(), Vec::new()).settle(&hex(&[0; 32]), u32::MAX).unsigned;
+        let seal = signed(&around, &[0; 32], &[0; 64]).len() + nip44::payload_length(self.json.len());
+        self.json.len() <= nip44::MAX_PLAINTEXT && seal <= nip44::MAX_PLAINTEXT
+    }
 }
 
 /// A time up to two days before `now`, so that an onlooker cannot tell when a message was sent (NIP-59). `random`: 8 random bytes.

@@ -2,7 +2,7 @@
 
 use nsecd_policy::{Bind, Kinds};
 
-use super::{Answer, Engine, FOREIGN, MINUTE, Random, Refusal, rate_error, refuse};
+use super::{Answer, BEYOND_FIRST, Engine, FOREIGN, MINUTE, Random, Refusal, rate_error, refuse};
 use crate::clock::Now;
 use crate::limits::Exceeded;
 use crate::principal::Principal;
@@ -38,7 +38,7 @@ impl Engine {
             }
             let left = latch.ends.boot.saturating_sub(now.boot).min(latch.ends.wall.saturating_sub(now.wall));
             if left == 0 {
-                return refuse(Code::Expired, "First session expired: this socket allows nothing beyond it");
+                return refuse(Code::Expired, BEYOND_FIRST);
             }
             scope = within("first session's scope", wish.scope.as_deref(), &Kinds::List(latch.scope.clone()))?;
             ttl = lasting("rest of the first session", wish.ttl, longest.min(left))?;

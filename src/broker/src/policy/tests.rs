@@ -382,6 +382,30 @@ fn under_once_anothers_token_is_no_way_round_the_first_session() {
     granted(sign(&mut engine, B, at(60), 7, Some(&wider)));
 }
 
+/// Encryption knows no kinds, but it ends with the first session, and uses no other account than that one's.
+#[test]
+fn under_once_encryption_ends_with_the_first_session_too() {
+    let mut policy = policy_with(|s| {
+        s.start_sessions = StartSessions::Once;
+        s.methods = vec![Offer::SignEvent, Offer::Dm, Offer::Nip44];
+        s.accounts = vec!["default".into(), "business".into()];
+    });
+    policy.ecdh_fd = Some(-1);
+    let ledger = Ledger::new(&policy);
+    let mut engine = Engine::new(policy, ledger);
+    let encrypt = r#"{"method":"nip44_encrypt","params":{"plaintext":"x","peer_pubkey":"y"}}"#;
+    let wrap = r#"{"method":"wrap_dm","params":{"recipientPubkey":"x","message":"hi"}}"#;
+    let goes = |verdict: Verdict| matches!(verdict, Verdict::Errand(_));
+    assert!(goes(ask(&mut engine, A, START, encrypt)), "before");
+    start(&mut engine, A, START, r#"{"scope":"1","ttl":60}"#).expect("A's first session");
+    start(&mut engine, B, START, r#"{"scope":"1","ttl":60,"account":"business"}"#).expect("B's, of another account");
+    assert!(goes(ask(&mut engine, A, at(59), encrypt)) && goes(ask(&mut engine, A, at(59), wrap)));
+    for method in [encrypt, wrap] {
+        assert_eq!(refused(ask(&mut engine, B, at(59), method)).0, Code::OutOfScope);
+        assert_eq!(refused(ask(&mut engine, A, at(60), method)).0, Code::Expired);
+    }
+}
+
 #[test]
 fn new_cgroups_of_one_uid_start_sessions_no_faster_than_its_share() {
     let mut engine = engine_with(|s| s.live_sessions = 1000);
@@ -422,8 +446,12 @@ fn new_cgroups_bring_no_budgets_for_messages_without_end() {
     for cgroup in 0..10 {
         let who = Principal { cgroup: Some(cgroup), ..A };
         for _ in 0..10 {
-            most[0] += u32::from(matches!(ask(&mut engine, who, START, wrap), Verdict::Errand(_)));
-            most[1] += u32::from(matches!(ask(&mut engine, who, START, encrypt), Verdict::Errand(_)));
+            for (i, text) in [wrap, encrypt].iter().enumerate() {
+                if let Verdict::Errand(spending) = ask(&mut engine, who, START, text) {
+                    engine.spend(spending);
+                    most[i] += 1;
+                }
+            }
             most[2] += u32::from(engine.unwrapped(who, true, START).is_ok());
             most[3] += u32::from(engine.unwrapped(who, false, START).is_ok());
         }

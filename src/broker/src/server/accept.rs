@@ -6,7 +6,7 @@ use nix::sys::socket::{MsgFlags, send};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use super::{Client, LISTENER, Server};
-use crate::alert::Alert;
+use crate::alert::{Alert, Rank};
 use crate::clock::Clock;
 use crate::connection::Connection;
 use crate::crowd::Stand;
@@ -21,7 +21,7 @@ impl<C: Clock> Server<C> {
     /// A listening socket has somebody waiting.
     pub(super) fn accept(&mut self, index: usize) {
         for _ in 0..BATCH {
-            if !self.accepting {
+            if !self.accepting || self.parked.get(index).is_some_and(Option::is_some) {
                 return;
             }
             if self.crowd.is_full() {
@@ -76,10 +76,7 @@ impl<C: Clock> Server<C> {
             let oldest = if self.is_sated(who) { None } else { self.longest_idle(who, now.boot) };
             match oldest {
                 Some(oldest) => self.close(oldest),
-                None if soon(self) => {
-                    self.parked = Some((fd, who));
-                    return self.stop_accepting();
-                }
+                None if soon(self) => return self.park(fd, who),
                 None => {
                     let text = format!("Too many connections: {} with requests in flight", self.crowd.connections(who));
                     return self.turn_away(&fd, index, &Error::new(Code::Unavailable, text));
@@ -119,8 +116,14 @@ impl<C: Clock> Server<C> {
         let _ = send(fd.as_raw_fd(), line.as_bytes(), MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
         // Taken, so that the client reads the line and an end of file rather than a reset.
         let _ = nix::sys::socket::recv(fd.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_DONTWAIT);
-        let alert =
-            Alert { method: "connect", verb: "rejected", text: &error.text, kind: None, token: None, urgent: false };
+        let alert = Alert {
+            method: "connect",
+            verb: "rejected",
+            text: &error.text,
+            kind: None,
+            token: None,
+            rank: Rank::Common,
+        };
         self.alert(index, &alert, now);
     }
 
@@ -134,11 +137,37 @@ impl<C: Clock> Server<C> {
 
     pub(super) fn resume_accepting(&mut self) {
         self.accepting = true;
-        for (i, listener) in self.listeners.iter().enumerate() {
-            let _ = self.epoll.add(listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER | i as u64));
+        for index in 0..self.listeners.len() {
+            self.listen(index);
         }
-        if let Some((fd, who)) = self.parked.take() {
-            self.welcome(fd, who);
+        self.unpark();
+    }
+
+    fn listen(&mut self, index: usize) {
+        let Some(listener) = self.listeners.get(index) else { return };
+        // It may be registered already.
+        let _ = self.epoll.add(listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER | index as u64));
+    }
+
+    /// Keeps a connection for the next round, and accepts no other of its socket before.
+    fn park(&mut self, fd: OwnedFd, who: Principal) {
+        let index = usize::from(who.socket);
+        self.parked[index] = Some((fd, who));
+        if let Some(listener) = self.listeners.get(index) {
+            let _ = self.epoll.delete(listener);
+        }
+    }
+
+    /// Tries again to find places for those that are parked.
+    pub(super) fn unpark(&mut self) {
+        if !self.accepting {
+            return;
+        }
+        for index in 0..self.parked.len() {
+            if let Some((fd, who)) = self.parked[index].take() {
+                self.listen(index);
+                self.welcome(fd, who);
+            }
         }
     }
 

@@ -1,11 +1,8 @@
 //! Errands on their way between ECDH holder and gate: nip44, nip04, wrap_dm, unwrap_gift_wrap.
 
-use nix::sys::epoll::{EpollEvent, EpollFlags};
-use std::os::fd::AsFd;
-
-use super::{ECDH, End, Job, Server, Then};
-use crate::agreement::{self, Request, Status};
-use crate::alert::Alert;
+use super::{Job, Server, Then};
+use crate::alert::{Alert, Rank};
+use crate::budgets::Class;
 use crate::clock::{Clock, Now};
 use crate::connection::State;
 use crate::errand::{Errand, Failure, Step, World};
@@ -13,43 +10,36 @@ use crate::principal::Principal;
 use crate::reply::{Code, Error};
 use crate::request::{Call, Crypto, Method};
 use crate::row::Spending;
-use zeroize::Zeroize;
+use crate::trying::Place;
 
-/// Milliseconds that an errand waits where the ECDH holder's ceiling is reached, and between its tries: a client that has
-/// hundreds of messages to open at once never comes again with one that was refused.
+/// Milliseconds that an errand waits for its turn at the ECDH holder: a client that has hundreds of messages to open at
+/// once never comes again with one that was refused.
 const PATIENCE: u64 = 30_000;
-const RETRY: u64 = 100;
-
-/// Whether one agreement of two has been made: of a gift wrap's the second.
-fn is_half_done(request: &Request, trip: &Trip) -> bool {
-    trip.method == Crypto::UnwrapGiftWrap && request.op != agreement::Op::GiftWrap
-}
-
-fn over_ceiling(method: Crypto) -> Error {
-    let mut error = method.failure(Code::RateLimited, "Rate limit: account ceiling of key agreements reached");
-    error.retry_after_ms = Some(1000);
-    error
-}
-
-/// Overwrites the stack below: what the ciphers' frames have left of a message's keys.
-#[inline(never)]
-fn wipe_stack() {
-    let mut below = [0u8; 16 * 1024];
-    below.zeroize();
-    std::hint::black_box(&below);
-}
+/// What verifying a gift wrap takes of its principal's share of a round, in bytes received.
+const VERIFYING: usize = 48 * 1024;
 
 /// Whose errand it is, and what has been counted for it.
 pub(super) struct Trip {
-    client: u64,
-    who: Principal,
+    pub client: u64,
+    pub who: Principal,
     token: Option<String>,
-    method: Crypto,
+    pub method: Crypto,
     spent: Spending,
-    /// Whether it has stood in line for the ECDH holder already, and so keeps its place.
-    waited: bool,
+    /// Of a gift wrap's: its place among those being opened.
+    pub place: Option<Place>,
+    /// Whether it has stood in line for the ECDH holder already, and so keeps its place there.
+    pub waited: bool,
+    /// Whether a key was agreed on for it: what has cost something is counted, whatever comes of it.
+    pub begun: bool,
     /// When its patience ends (CLOCK_BOOTTIME, ms).
-    until: u64,
+    pub until: u64,
+}
+
+impl Trip {
+    /// What it is counted as.
+    pub fn class(&self) -> Class {
+        self.spent.class
+    }
 }
 
 impl<C: Clock> Server<C> {
@@ -62,27 +52,32 @@ impl<C: Clock> Server<C> {
         let weight = 8 * size;
         let (_, token) = super::requests::facts(call);
         let until = now.boot.saturating_add(PATIENCE);
-        let trip = Trip { client: id, who, token, method: *method, spent, waited: false, until };
+        let (method, place) = (*method, None);
+        let trip = Trip { client: id, who, token, method, spent, place, waited: false, begun: false, until };
         if !self.afford(id, weight) {
             let text = "too many bytes held by requests in flight: try again later";
+            return self.end_trip(&trip, &method.failure(Code::Unavailable, text), Rank::Common, now);
+        }
+        if method == Crypto::UnwrapGiftWrap {
+            *self.eaten.entry(who).or_default() += VERIFYING;
+        }
+        // Nothing is counted before it is known to be well formed: what is refused for its form writes no row.
+        let (errand, step) = match self.with_world(who, |world| Errand::begin(method, fields, world)) {
+            Ok(begun) => begun,
+            Err(failure) => return self.failed(trip, failure, now),
+        };
+        self.engine.spend(spent);
+        if !self.keep() {
+            let text = "the journal cannot be written";
             return self.turn_back(trip, method.failure(Code::Unavailable, text), now);
         }
         if let Some(client) = self.clients.get_mut(&id) {
-            client.connection.state = State::Signing { weight };
+            client.connection.state = State::Agreeing { weight };
         }
-        let begun = self.with_world(who, |world| Errand::begin(*method, fields, world));
-        match begun {
-            Ok((errand, step)) => self.follow(trip, Some(errand), step),
-            Err(failure) if *method == Crypto::UnwrapGiftWrap => self.failed(trip, failure, now),
-            // Nothing was done yet that a budget should count.
-            Err(failure) => {
-                self.forgo(trip.spent);
-                self.failed(trip, failure, now);
-            }
-        }
+        self.follow(trip, Some(errand), step);
     }
 
-    fn with_world<T>(&mut self, who: Principal, deed: impl FnOnce(&mut World) -> T) -> T {
+    pub(super) fn with_world<T>(&mut self, who: Principal, deed: impl FnOnce(&mut World) -> T) -> T {
         let now = self.clock.now();
         let mut world = World {
             own: self.encrypting.as_ref().map_or("", |(_, key)| key),
@@ -94,12 +89,16 @@ impl<C: Clock> Server<C> {
     }
 
     /// Takes the next step, whatever it is.
-    fn follow(&mut self, trip: Trip, errand: Option<Errand>, step: Step) {
+    pub(super) fn follow(&mut self, trip: Trip, errand: Option<Errand>, step: Step) {
         let now = self.clock.now();
         match (step, errand) {
-            (Step::Agree(request), Some(errand)) => self.agree_in_turn(request, (trip, errand), now.boot),
+            (Step::Agree(request), Some(errand)) => {
+                self.wait_for(trip.client, |weight| State::Agreeing { weight });
+                self.agree_in_turn((request, (trip, errand)), now);
+            }
             (Step::Sign(texts), Some(errand)) => {
                 let Some((account, _)) = self.encrypting else { return };
+                self.wait_for(trip.client, |weight| State::Signing { weight });
                 let (client, who, token) = (trip.client, trip.who, trip.token.clone());
                 let then = Then::Seal(Box::new((trip, errand)));
                 let job = Job { client, who, account, kind: crate::nostr::nip59::SEAL, token, then };
@@ -122,106 +121,11 @@ impl<C: Clock> Server<C> {
         }
     }
 
-    /// Asks at once if nobody waits; nobody who does is overtaken.
-    fn agree_in_turn(&mut self, request: Request, job: (Trip, Errand), now: u64) {
-        if self.stalled.is_empty() {
-            return self.agree(request, job, now);
-        }
-        let begun = is_half_done(&request, &job.0);
-        self.stalled.join(job.0.who, (request, job), begun);
-    }
-
-    fn agree(&mut self, request: Request, job: (Trip, Errand), now: u64) {
-        let Some(agreements) = &mut self.agreements else { return };
-        agreements.ask(request, job, now);
-        if let Err(why) = self.push_agreements() {
-            log::debug!("{why}");
-        }
-    }
-
-    /// Sends what the ECDH holder takes now, and asks epoll for the rest.
-    pub(super) fn push_agreements(&mut self) -> Result<(), End> {
-        let Some(agreements) = &mut self.agreements else { return Ok(()) };
-        let waited = agreements.wants_write();
-        agreements.send()?;
-        if waited || agreements.wants_write() {
-            let more = if agreements.wants_write() { EpollFlags::EPOLLOUT } else { EpollFlags::empty() };
-            let mut event = EpollEvent::new(EpollFlags::EPOLLIN | more, ECDH);
-            self.epoll.modify(agreements.as_fd(), &mut event).map_err(|e| format!("epoll_ctl: {e}"))?;
-        }
-        Ok(())
-    }
-
-    /// Sends to the ECDH holder and takes its replies.
-    pub(super) fn agreements_ready(&mut self) -> Result<(), End> {
-        self.push_agreements()?;
-        while let Some(agreements) = &mut self.agreements {
-            let Some(answer) = agreements.receive()? else { break };
-            let client = answer.job.0.client;
-            self.agreed(answer);
-            wipe_stack();
-            self.advance(client);
-        }
-        Ok(())
-    }
-
-    fn agreed(&mut self, answer: agreement::Answer<(Trip, Errand)>) {
-        let now = self.clock.now();
-        let agreement::Answer { job: (mut trip, errand), request, status, key } = answer;
-        let method = trip.method;
-        let error = match status {
-            Status::Agreed => {
-                let who = trip.who;
-                self.stalled.served(who);
-                // There was room: perhaps for the next as well.
-                self.retry_at = now.boot;
-                return match self.with_world(who, |world| errand.agreed(key, world)) {
-                    Ok((errand, step)) => self.follow(trip, errand, step),
-                    Err(failure) => self.failed(trip, failure, now),
-                };
-            }
-            Status::OverCeiling if now.boot < trip.until && self.draining.is_none() => {
-                self.retry_at = now.boot.saturating_add(RETRY);
-                let begun = std::mem::replace(&mut trip.waited, true) || is_half_done(&request, &trip);
-                return self.stalled.join(trip.who, (request, (trip, errand)), begun);
-            }
-            Status::OverCeiling => over_ceiling(method),
-            Status::NotRecorded => {
-                self.tell_operator(
-                    now,
-                    "the ECDH holder cannot write its record, so no key is agreed on: free space in the state directory",
-                );
-                method.failure(Code::Unavailable, "the record cannot be written")
-            }
-            Status::NotAllowed => method.failure(Code::Forbidden, "this account does not allow it"),
-            Status::Frozen => method.failure(Code::Frozen, "the account is frozen by its operator"),
-            Status::Malformed => method.failure(Code::BadRequest, "not a valid public key"),
-            Status::Failed(code) => {
-                self.tell_operator(now, &format!("the ECDH holder answered {code}"));
-                method.failure(Code::Unavailable, "the key agreement failed")
-            }
-        };
-        self.forgo(trip.spent);
-        self.turn_back(trip, error, now);
-    }
-
-    /// One of those whose agreement was over the ceiling tries again, in turn; those whose patience is over, or all if nsecd
-    /// ends, have waited for nothing.
-    pub(super) fn retry_agreements(&mut self, now: Now) {
-        if self.stalled.is_empty() || now.boot < self.retry_at {
-            return;
-        }
-        self.retry_at = now.boot.saturating_add(RETRY);
-        let ending = self.draining.is_some();
-        for (_, (trip, _)) in self.stalled.leaving(|(_, (trip, _))| ending || now.boot >= trip.until) {
-            self.forgo(trip.spent);
-            let client = trip.client;
-            let error = over_ceiling(trip.method);
-            self.turn_back(trip, error, now);
-            self.advance(client);
-        }
-        if let Some((_, (request, job))) = self.stalled.turn() {
-            self.agree(request, job, now.boot);
+    /// Notes which of the other processes an errand waits for.
+    fn wait_for(&mut self, id: u64, state: impl FnOnce(usize) -> State) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        if let State::Signing { weight } | State::Agreeing { weight } = client.connection.state {
+            client.connection.state = state(weight);
         }
     }
 
@@ -235,17 +139,11 @@ impl<C: Clock> Server<C> {
                 Err(failure) => self.failed(trip, failure, now),
             },
             Err(error) => {
-                self.forgo(trip.spent);
                 let mut own = trip.method.failure(error.code, &error.text);
                 own.retry_after_ms = error.retry_after_ms;
                 self.turn_back(trip, own, now);
             }
         }
-    }
-
-    fn forgo(&mut self, spent: Spending) {
-        self.engine.forgo(spent);
-        self.keep();
     }
 
     fn count_unwrapped(&mut self, who: Principal, opened: bool, now: Now) -> Result<(), Error> {
@@ -254,25 +152,58 @@ impl<C: Clock> Server<C> {
         counted
     }
 
-    /// What it was about is at fault.
-    fn failed(&mut self, trip: Trip, failure: Failure, now: Now) {
+    /// Counts a gift wrap that was not opened; one that has cost an agreement, among those besides.
+    fn count_failed(&mut self, trip: &Trip, now: Now) -> Result<(), Error> {
+        if trip.begun {
+            self.trying.note_failed(trip.who, now.boot);
+        }
+        self.count_unwrapped(trip.who, false, now)
+    }
+
+    /// What it was about is at fault: whatever was counted stays counted. The alert says of a forgery what it is, even where
+    /// the client is only told that its budget of failures is used up.
+    pub(super) fn failed(&mut self, trip: Trip, failure: Failure, now: Now) {
         let Failure { error, forged } = failure;
         let counted = match trip.method {
-            Crypto::UnwrapGiftWrap => self.count_unwrapped(trip.who, false, now),
+            Crypto::UnwrapGiftWrap => self.count_failed(&trip, now),
             _ => Ok(()),
         };
-        self.end_trip(&trip, &counted.err().unwrap_or(error), forged, now);
+        let rank = if forged { Rank::Forgery } else { Rank::Common };
+        match counted {
+            Ok(()) => self.end_trip(&trip, &error, rank, now),
+            Err(limit) if forged => {
+                self.tell_alert(&trip, &error, rank, now);
+                self.answer(trip.client, &limit.line());
+            }
+            Err(limit) => self.end_trip(&trip, &limit, rank, now),
+        }
     }
 
-    fn turn_back(&mut self, trip: Trip, error: Error, now: Now) {
-        self.end_trip(&trip, &error, false, now);
+    /// It came to nothing, through no fault of its own.
+    pub(super) fn turn_back(&mut self, trip: Trip, error: Error, now: Now) {
+        self.forgo(&trip);
+        self.end_trip(&trip, &error, Rank::Common, now);
     }
 
-    fn end_trip(&mut self, trip: &Trip, error: &Error, urgent: bool, now: Now) {
+    /// Gives back what was counted for it, if it has cost nothing.
+    pub(super) fn forgo(&mut self, trip: &Trip) {
+        match trip.class() {
+            Class::Unwrap if trip.begun => drop(self.count_failed(trip, self.clock.now())),
+            _ if trip.begun => {}
+            _ => self.engine.forgo(trip.spent),
+        }
+        self.keep();
+    }
+
+    fn end_trip(&mut self, trip: &Trip, error: &Error, rank: Rank, now: Now) {
+        self.tell_alert(trip, error, rank, now);
+        self.answer(trip.client, &error.line());
+    }
+
+    fn tell_alert(&mut self, trip: &Trip, error: &Error, rank: Rank, now: Now) {
         let verb = if error.code == Code::RateLimited { "rate-limited" } else { "rejected" };
         let (method, token) = (trip.method.name(), trip.token.clone());
-        let alert = Alert { method, verb, text: &error.text, kind: None, token, urgent };
+        let alert = Alert { method, verb, text: &error.text, kind: None, token, rank };
         self.alert(usize::from(trip.who.socket), &alert, now);
-        self.answer(trip.client, &error.line());
     }
 }

@@ -1,7 +1,7 @@
 //! A request's way: framed, parsed, decided, asked of the gate, answered.
 
 use super::{Job, Server, Then};
-use crate::alert::Alert;
+use crate::alert::{Alert, Rank};
 use crate::clock::{Clock, Now};
 use crate::connection::{Connection, State};
 use crate::event::Texts;
@@ -84,8 +84,14 @@ impl<C: Clock> Server<C> {
         client.connection.last |= last;
         client.connection.reply(&error.line());
         let socket = usize::from(client.connection.who.socket);
-        let alert =
-            Alert { method: "request", verb: "rejected", text: &error.text, kind: None, token: None, urgent: false };
+        let alert = Alert {
+            method: "request",
+            verb: "rejected",
+            text: &error.text,
+            kind: None,
+            token: None,
+            rank: Rank::Common,
+        };
         self.alert(socket, &alert, now);
     }
 
@@ -265,7 +271,7 @@ impl<C: Clock> Server<C> {
                 // The reference daemon names the kind where it was the reason.
                 let kind = (error.code != Code::RateLimited).then_some(job.kind);
                 let (method, token) = ("sign_event", job.token);
-                let alert = Alert { method, verb, text: &error.text, kind, token, urgent: false };
+                let alert = Alert { method, verb, text: &error.text, kind, token, rank: Rank::Common };
                 self.alert(usize::from(job.who.socket), &alert, now);
                 self.answer(job.client, &error.line());
             }
@@ -278,8 +284,13 @@ impl<C: Clock> Server<C> {
         Err(match status {
             Status::Signed => return Ok(()),
             Status::OverCeiling => {
-                let mut error = Error::new(Code::RateLimited, "Rate limit: account ceiling reached");
-                error.retry_after_ms = Some(self.policy.accounts[job.account].ceiling_period_ms);
+                let is_seal = matches!(job.then, Then::Seal(_));
+                let mut error = self.engine.over_ceiling(job.account);
+                match self.policy.accounts[job.account].seal_ceiling_period_ms.filter(|_| is_seal) {
+                    // Seals have a ceiling of their own, which says nothing about the other.
+                    Some(period) => error.retry_after_ms = Some(period),
+                    None => self.engine.note_full(job.account, now),
+                }
                 error
             }
             Status::NotRecorded => {
@@ -316,7 +327,8 @@ impl<C: Clock> Server<C> {
         let verb = if refusal.error.code == Code::RateLimited { "rate-limited" } else { "rejected" };
         let kind = kind.filter(|_| refusal.error.code != Code::RateLimited);
         let text = refusal.alert.as_deref().unwrap_or(&refusal.error.text);
-        let alert = Alert { method: call.method.name(), verb, text, kind, token, urgent: refusal.alert.is_some() };
+        let rank = if refusal.alert.is_some() { Rank::Foreign } else { Rank::Common };
+        let alert = Alert { method: call.method.name(), verb, text, kind, token, rank };
         self.alert(usize::from(who.socket), &alert, now);
         self.answer(id, &refusal.error.line());
     }
@@ -325,7 +337,7 @@ impl<C: Clock> Server<C> {
         if let Some(text) = &answer.alert {
             let Some(who) = self.clients.get(&id).map(|c| c.connection.who) else { return };
             let (kind, token) = facts(call);
-            let alert = Alert { method: call.method.name(), verb: "rejected", text, kind, token, urgent: true };
+            let alert = Alert { method: call.method.name(), verb: "rejected", text, kind, token, rank: Rank::Foreign };
             self.alert(usize::from(who.socket), &alert, now);
         }
         self.answer(id, &answer.line);
