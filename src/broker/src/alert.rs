@@ -43,6 +43,8 @@ pub enum Rank {
     Foreign,
     /// A message names an author who did not write it.
     Forgery,
+    /// A canary kind was tried.
+    Canary,
 }
 
 /// One socket's log.
@@ -54,7 +56,7 @@ pub struct AlertLog {
     asked: bool,
     since: u64,
     /// Lines of each rank.
-    written: [u32; 3],
+    written: [u32; 4],
     hidden: u64,
     /// Lines that the disk did not take.
     lost: u64,
@@ -63,7 +65,7 @@ pub struct AlertLog {
 impl AlertLog {
     /// `file`: opened for appending, `size` bytes long; `limit`: bytes after which it is rotated.
     pub fn new(file: File, size: u64, limit: u64) -> AlertLog {
-        AlertLog { file, size, limit, asked: false, since: 0, written: [0; 3], hidden: 0, lost: 0 }
+        AlertLog { file, size, limit, asked: false, since: 0, written: [0; 4], hidden: 0, lost: 0 }
     }
 
     /// Writes or counts one line.
@@ -84,7 +86,7 @@ impl AlertLog {
         if now.boot < self.since.saturating_add(SPAN) && self.since != 0 {
             return;
         }
-        (self.since, self.written) = (now.boot.max(1), [0; 3]);
+        (self.since, self.written) = (now.boot.max(1), [0; 4]);
         let hidden = std::mem::take(&mut self.hidden);
         if hidden > 0 {
             self.line(&format!("{} {hidden} more refusals in the last {}s not shown\n", iso(now.wall), SPAN / 1000));

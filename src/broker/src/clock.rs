@@ -8,13 +8,13 @@ use std::time::Duration;
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-use crate::limits::HOUR;
+use crate::day::DAY;
 
 /// One reading of both clocks, in milliseconds. The journal writes it as `[boot, wall]`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "(u64, u64)", into = "(u64, u64)")]
 pub struct Now {
-    /// Since an hour before the boot, suspend included (CLOCK_BOOTTIME and [`HOUR`]): what happened before the boot, and
+    /// Since a day before the boot, suspend included (CLOCK_BOOTTIME and [`DAY`]): what happened before the boot, and
     /// still counts in a window, has a time on this clock too.
     pub boot: u64,
     /// Since 1970 (CLOCK_REALTIME).
@@ -58,7 +58,7 @@ impl Clock for SystemClock {
             let time = Duration::from(time);
             u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
         };
-        Now { boot: read(ClockId::CLOCK_BOOTTIME).saturating_add(HOUR), wall: read(ClockId::CLOCK_REALTIME) }
+        Now { boot: read(ClockId::CLOCK_BOOTTIME).saturating_add(DAY), wall: read(ClockId::CLOCK_REALTIME) }
     }
 }
 

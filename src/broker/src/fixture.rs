@@ -38,6 +38,7 @@ fn socket(path: &str) -> Socket {
         peers: None,
         dm: None,
         crypt: None,
+        rules: Vec::new(),
         sessions_per_minute: 6,
         live_sessions: 8,
     }

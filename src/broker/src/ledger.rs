@@ -10,9 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::budgets::{self, Budgets, Class};
 use crate::clock::Now;
+use crate::day::Day;
+use crate::held::Held;
 use crate::limits::{Exceeded, Meter};
 use crate::principal::{Principal, User};
-use crate::row::{OfPrincipal, OfSession, OfTotal, OfUser, Row, Spending, Use};
+use crate::row::{Drawing, OfDay, OfPrincipal, OfSession, OfTotal, OfUser, Row, Spending, Use};
 use crate::session::{Session, Sessions, Terms, TokenHash};
 use crate::trying::Failures;
 
@@ -102,12 +104,16 @@ struct Rules {
 pub enum Piece {
     /// A socket's total.
     Total(u16),
+    /// A rule's budget: socket and kind.
+    Day(u16, u16),
     /// A uid on a socket.
     User(User),
     /// A principal.
     Principal(Principal),
     /// A session.
     Session(TokenHash),
+    /// A principal that is held.
+    Held(Principal),
 }
 
 /// All that is remembered.
@@ -119,6 +125,9 @@ pub struct Ledger {
     totals: Vec<Meter>,
     /// Encryption and direct messages, of each socket.
     budgets: Vec<Budgets>,
+    /// What was used of rules' budgets, by socket and kind. Kinds without such a rule stay: a rule may come back.
+    days: HashMap<(u16, u16), Day>,
+    held: Held,
     last: Now,
     /// What a principal has used that is not known.
     nothing: Meters,
@@ -141,6 +150,8 @@ impl Ledger {
             users: HashMap::new(),
             totals: policy.sockets.iter().map(|_| Meter::default()).collect(),
             budgets: policy.sockets.iter().map(|_| Budgets::default()).collect(),
+            days: HashMap::new(),
+            held: Held::default(),
             last: Now::default(),
             nothing: Meters::default(),
         }
@@ -182,6 +193,16 @@ impl Ledger {
         Some(Failures { own, all, period })
     }
 
+    /// Who is held for trying a canary kind.
+    pub fn held(&self) -> &Held {
+        &self.held
+    }
+
+    /// What was used of the budget of a socket's rule for a kind.
+    pub fn day(&self, socket: u16, kind: u16) -> Option<&Day> {
+        self.days.get(&(socket, kind))
+    }
+
     /// A socket's windows.
     pub fn total(&self, socket: u16) -> &Meter {
         &self.totals[usize::from(socket)]
@@ -218,6 +239,17 @@ impl Ledger {
                 }
                 self.budgets[usize::from(who.socket)].give_back(*class, at.boot);
             }
+            Row::Draw(Drawing { socket, kind, msats, at }) => {
+                self.last = *at;
+                self.days.entry((*socket, *kind)).or_default().draw(*msats, at.boot);
+            }
+            Row::Undraw(Drawing { socket, kind, msats, at }) => {
+                if let Some(day) = self.days.get_mut(&(*socket, *kind)) {
+                    day.give_back(*msats, at.boot);
+                }
+            }
+            Row::Hold(who) => self.held.add(*who),
+            Row::Release => drop(self.held.clear()),
             Row::End(hash) => drop(self.sessions.remove(hash)),
             Row::Session(OfSession { terms, signs, meter }) => {
                 self.sessions.insert(terms.clone(), *signs, meter.clone());
@@ -236,6 +268,7 @@ impl Ledger {
                 self.totals[usize::from(*socket)] = meter.clone();
                 self.budgets[usize::from(*socket)] = budgets.clone();
             }
+            Row::Day(OfDay { socket, kind, day }) => drop(self.days.insert((*socket, *kind), day.clone())),
         }
     }
 
@@ -326,6 +359,7 @@ impl Ledger {
     pub fn sweep(&mut self, now: Now) {
         self.sessions.sweep(now);
         self.principals.retain(|_, known| !known.meters.is_empty(now.boot) || known.latch.is_some());
+        self.days.retain(|_, day| !day.is_empty(now.boot));
         self.users.retain(|_, crowd| {
             !(crowd.starts.is_empty(now.boot) && crowd.inherited.is_empty(now.boot) && crowd.latched.is_empty())
         });
@@ -336,6 +370,7 @@ impl Ledger {
     pub fn reboot(&mut self, now: Now) {
         let (from, elapsed) = (self.last.boot, now.wall.saturating_sub(self.last.wall));
         self.sessions = Sessions::default();
+        self.held.clear();
         for crowd in self.users.values_mut() {
             crowd.inherited.carry(from, elapsed, now.boot);
             crowd.starts.carry(from, elapsed, now.boot);
@@ -350,6 +385,9 @@ impl Ledger {
         }
         for budgets in &mut self.budgets {
             budgets.carry(from, elapsed, now.boot);
+        }
+        for day in self.days.values_mut() {
+            day.carry(from, elapsed, now.boot);
         }
         self.last = now;
     }
@@ -387,7 +425,9 @@ impl Ledger {
         let users = self.users.keys().map(|user| Piece::User(*user));
         let principals = self.principals.keys().map(|who| Piece::Principal(*who));
         let sessions = self.sessions.by_last_use().into_iter().map(Piece::Session);
-        totals.chain(users).chain(principals).chain(sessions).collect()
+        let days = self.days.keys().map(|(socket, kind)| Piece::Day(*socket, *kind));
+        let held = self.held.iter().map(Piece::Held);
+        totals.chain(days).chain(held).chain(users).chain(principals).chain(sessions).collect()
     }
 
     /// The row that sets a piece to what it is now; `None` if it is no more.
@@ -397,6 +437,8 @@ impl Ledger {
                 let budgets = self.budgets[usize::from(socket)].clone();
                 Row::Total(OfTotal { socket, meter: self.total(socket).clone(), budgets })
             }
+            Piece::Held(who) => Row::Hold(Some(who).filter(|who| self.held.contains(*who))?),
+            Piece::Day(socket, kind) => Row::Day(OfDay { socket, kind, day: self.day(socket, kind)?.clone() }),
             Piece::User(user) => {
                 let crowd = self.users.get(&user)?;
                 Row::User(OfUser { user, starts: crowd.starts.clone(), inherited: crowd.inherited.clone() })

@@ -6,6 +6,7 @@
 
 use nsecd_policy::{Policy, Socket};
 
+use crate::alert::Rank;
 use crate::budgets::Class;
 use crate::clock::Now;
 use crate::event::{Draft, Texts};
@@ -14,7 +15,8 @@ use crate::limits::{Exceeded, Meter};
 use crate::principal::Principal;
 use crate::reply::{self, Code, Error};
 use crate::request::{Call, Crypto, Method, Token};
-use crate::row::{Row, Spending, Use};
+use crate::row::{Drawing, Row, Spending, Use};
+use crate::rules::{self, Broken};
 use crate::session::{Denial, TokenHash};
 
 mod sessions;
@@ -31,6 +33,9 @@ const FOREIGN: &str = "Invalid session token: the session is another principal's
 
 /// What a first session's end says (`start_sessions = "once"`).
 const BEYOND_FIRST: &str = "First session expired: this socket allows nothing beyond it";
+
+/// What a principal reads that is held.
+const HELD: &str = "Sessions frozen: a canary kind was tried, and the operator has not thawed them";
 
 /// What becomes of a call.
 #[derive(Debug)]
@@ -69,11 +74,13 @@ pub struct Refusal {
     pub error: Error,
     /// What the alert log says, where it says more than the client may know.
     pub alert: Option<String>,
+    /// How grave it is.
+    pub rank: Rank,
 }
 
 impl From<Error> for Refusal {
     fn from(error: Error) -> Refusal {
-        Refusal { error, alert: None }
+        Refusal { error, alert: None, rank: Rank::Common }
     }
 }
 
@@ -89,7 +96,16 @@ pub struct Grant {
     /// The event.
     pub texts: Texts,
     /// Its slot in every window it counts in: given back with [`Engine::free`] if no signature comes of it.
-    pub slot: Use,
+    pub slot: Slot,
+}
+
+/// What a signature counts in.
+#[derive(Clone, Copy, Debug)]
+pub struct Slot {
+    /// Windows.
+    pub used: Use,
+    /// The budget of a rule.
+    pub drawn: Option<Drawing>,
 }
 
 /// The policy and everything it has to remember.
@@ -147,8 +163,11 @@ impl Engine {
     }
 
     /// Gives a slot back: no signature came of it.
-    pub fn free(&mut self, slot: Use) {
-        self.happen(Row::Free(slot));
+    pub fn free(&mut self, slot: Slot) {
+        self.happen(Row::Free(slot.used));
+        if let Some(drawn) = slot.drawn {
+            self.happen(Row::Undraw(drawn));
+        }
     }
 
     /// A gate has said that its account's ceiling is reached: it is asked again after half the time in which that gives one
@@ -201,6 +220,14 @@ impl Engine {
         now: Now,
         random: Random,
     ) -> Result<Verdict, Refusal> {
+        if let Method::SignEvent(draft) = &call.method {
+            self.avoids_canaries(draft.kind, who)?;
+        }
+        let uses_key =
+            matches!(call.method, Method::SignEvent(_) | Method::SessionStart { .. } | Method::Crypto { .. });
+        if uses_key && self.ledger.held().contains(who) {
+            return refuse(Code::Frozen, HELD);
+        }
         let presented = self.presented(&call.token, who)?;
         self.offers(&call.method, who)?;
         let account = match call.method {
@@ -232,6 +259,11 @@ impl Engine {
             Token::Given(token) => TokenHash::of(token),
         };
         let session = self.ledger.sessions().find(&hash, who).map_err(denied)?;
+        // Whoever was handed a session of theirs has no use of it either.
+        let of = [Some(session.terms.starter), session.terms.owner];
+        if of.into_iter().flatten().any(|who| self.ledger.held().contains(who)) {
+            return refuse(Code::Frozen, HELD);
+        }
         Ok(Some(Presented { hash, account: session.terms.account }))
     }
 
@@ -312,6 +344,7 @@ impl Engine {
         if draft.pubkey.as_ref().is_some_and(|named| !named.eq_ignore_ascii_case(own)) {
             return refuse(Code::BadRequest, "Invalid pubkey: not the account's key");
         }
+        let msats = self.follows_rules(draft, created_at, who, now)?;
         // The windows before the event's text: a try that comes to nothing must cost little, however large the event.
         let wait = if session.is_some() { socket.on_limit_wait } else { socket.tokenless_on_limit_wait };
         if let Some(exceeded) = self.exceeded(session.as_ref(), who, now.boot) {
@@ -330,9 +363,13 @@ impl Engine {
                 format!("Event too large: {} bytes in canonical form, at most {MAX_EVENT}", texts.canonical.len());
             return refuse(Code::TooLarge, text);
         }
-        let slot = Use { who, session, at: now };
-        self.happen(Row::Sign(slot));
-        Ok(Verdict::Sign(Grant { account, texts, slot }))
+        let used = Use { who, session, at: now };
+        let drawn = msats.map(|msats| Drawing { socket: who.socket, kind: draft.kind, msats, at: now });
+        self.happen(Row::Sign(used));
+        if let Some(drawn) = drawn {
+            self.happen(Row::Draw(drawn));
+        }
+        Ok(Verdict::Sign(Grant { account, texts, slot: Slot { used, drawn } }))
     }
 
     fn errand(&self, method: Crypto, who: Principal, now: Now) -> Result<Verdict, Refusal> {
@@ -393,6 +430,55 @@ impl Engine {
         self.within_budget(Crypto::UnwrapGiftWrap, who, class, now)?;
         self.happen(Row::Spend(Spending { who, class, at: now }));
         Ok(())
+    }
+
+    /// An attempt at a canary kind is an alarm, whether the kind could be signed or not. Whoever tries it is held, if the kernel
+    /// tells it from others of its uid.
+    fn avoids_canaries(&mut self, kind: u16, who: Principal) -> Result<(), Refusal> {
+        if !self.socket(who).rules.iter().any(|rule| rule.canary && rule.kind == kind) {
+            return Ok(());
+        }
+        let hold = who.cgroup.is_some() && !self.ledger.held().contains(who);
+        let what = if hold { "its sessions are frozen" } else { "nothing is frozen" };
+        let mut error = Error::new(Code::Rule, format!("Event kind {kind} refused by rule canary"));
+        error.rule = Some("canary");
+        let alert = Some(format!("Event kind {kind} refused by rule canary: {who} tried it, {what}"));
+        if hold {
+            log::warn!("{who} tried kind {kind}, a canary: its sessions are frozen until nsecctl thaw");
+            self.happen(Row::Hold(who));
+        }
+        Err(Refusal { error, alert, rank: Rank::Canary })
+    }
+
+    /// The operator thaws: lets all go that are held.
+    pub fn release(&mut self) {
+        if self.ledger.held().iter().next().is_some() {
+            self.happen(Row::Release);
+        }
+    }
+
+    /// Holds an event to the rules that its socket has for its kind; the millisatoshis to be drawn, if there is a budget.
+    fn follows_rules(&self, draft: &Draft, created_at: i64, who: Principal, now: Now) -> Result<Option<u64>, Refusal> {
+        let Some(rule) = self.socket(who).rules.iter().find(|rule| rule.kind == draft.kind) else { return Ok(None) };
+        let refused = |code, Broken { rule, text }: Broken| {
+            let mut error = Error::new(code, format!("Event kind {} refused by rule {rule}: {text}", draft.kind));
+            error.rule = Some(rule);
+            error
+        };
+        let msats = rules::check(rule, draft, created_at, now.wall_seconds()).map_err(|b| refused(Code::Rule, b))?;
+        if !rules::has_day(rule) {
+            return Ok(None);
+        }
+        let day = self.ledger.day(who.socket, draft.kind);
+        let used = day.map_or((0, 0), |day| day.used(now.boot));
+        match rules::check_day(rule, msats, used) {
+            Ok(()) => Ok(Some(msats)),
+            Err(broken) => {
+                let mut error = refused(Code::RateLimited, broken);
+                error.retry_after_ms = day.and_then(|day| day.wait(now.boot)).map(|ms| ms.max(1));
+                Err(error.into())
+            }
+        }
     }
 
     fn allows_kind(&self, kind: u16, session: Option<&TokenHash>, who: Principal) -> Result<(), Refusal> {
@@ -467,7 +553,7 @@ fn denied(denial: Denial) -> Refusal {
     let invalid = Error::new(Code::NoSession, "Invalid session token");
     match denial {
         Denial::Unknown => invalid.into(),
-        Denial::Foreign => Refusal { error: invalid, alert: Some(FOREIGN.to_owned()) },
+        Denial::Foreign => Refusal { error: invalid, alert: Some(FOREIGN.to_owned()), rank: Rank::Foreign },
         Denial::Expired => Error::new(Code::Expired, "Session expired").into(),
     }
 }

@@ -22,6 +22,8 @@ pub enum Code {
     OutOfScope,
     /// A window is full; `retry_after_ms` says when it is not.
     RateLimited,
+    /// A rule on the whole event; `rule` names it.
+    Rule,
     /// Method, account or peer that this socket does not serve.
     Forbidden,
     /// The operator has frozen the account.
@@ -41,6 +43,7 @@ impl Code {
             Code::Expired => "expired",
             Code::OutOfScope => "out_of_scope",
             Code::RateLimited => "rate_limited",
+            Code::Rule => "rule",
             Code::Forbidden => "forbidden",
             Code::Frozen => "frozen",
             Code::TooLarge => "too_large",
@@ -58,6 +61,8 @@ pub struct Error {
     pub text: String,
     /// Rate errors: milliseconds until the same request can pass.
     pub retry_after_ms: Option<u64>,
+    /// The rule on whole events that refuses, by its name.
+    pub rule: Option<&'static str>,
     /// nip44's shape, with `"result":null` first.
     pub null_result: bool,
 }
@@ -65,7 +70,7 @@ pub struct Error {
 impl Error {
     /// An error in the usual shape.
     pub fn new(code: Code, text: impl Into<String>) -> Error {
-        Error { code, text: text.into(), retry_after_ms: None, null_result: false }
+        Error { code, text: text.into(), retry_after_ms: None, rule: None, null_result: false }
     }
 
     /// The line, without its newline.
@@ -73,6 +78,9 @@ impl Error {
         let mut out = String::from(if self.null_result { "{\"result\":null,\"error\":" } else { "{\"error\":" });
         write_string(&mut out, &self.text);
         let _ = write!(out, ",\"code\":\"{}\"", self.code.word()); // writing to a String cannot fail
+        if let Some(rule) = self.rule {
+            let _ = write!(out, ",\"rule\":\"{rule}\"");
+        }
         if let Some(ms) = self.retry_after_ms {
             let _ = write!(out, ",\"retry_after_ms\":{ms}");
         }

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::budgets::{Budgets, Class};
 use crate::clock::Now;
+use crate::day::Day;
 use crate::ledger::{Latch, Meters};
 use crate::limits::Meter;
 use crate::principal::{Principal, User};
@@ -35,6 +36,14 @@ pub enum Row {
     Spend(Spending),
     /// It came to nothing, and is not.
     Return(Spending),
+    /// Something is counted in a rule's budget of a day: before the gate is asked for it.
+    Draw(Drawing),
+    /// It came to nothing, and is not.
+    Undraw(Drawing),
+    /// A principal tried a canary kind, and is held.
+    Hold(Principal),
+    /// The operator lets all go that are held.
+    Release,
     /// A session has ended before its time.
     End(TokenHash),
     /// A snapshot's: a session as it is.
@@ -45,6 +54,8 @@ pub enum Row {
     User(OfUser),
     /// A snapshot's: a socket's total.
     Total(OfTotal),
+    /// A snapshot's: what was used of a rule's budget.
+    Day(OfDay),
 }
 
 /// Whose numbers the rows after it use, and in which boot.
@@ -83,6 +94,20 @@ pub struct Spending {
     pub who: Principal,
     /// Of which class.
     pub class: Class,
+    /// When.
+    pub at: Now,
+}
+
+/// One of a kind, in the budget of a socket's rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Drawing {
+    /// The socket's number.
+    pub socket: u16,
+    /// The event's kind.
+    pub kind: u16,
+    /// Of so many millisatoshis.
+    pub msats: u64,
     /// When.
     pub at: Now,
 }
@@ -136,6 +161,18 @@ pub struct OfTotal {
     pub budgets: Budgets,
 }
 
+/// What was used of a rule's budget.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OfDay {
+    /// The socket's number.
+    pub socket: u16,
+    /// The rule's kind.
+    pub kind: u16,
+    /// Signatures and millisatoshis of the last day.
+    pub day: Day,
+}
+
 impl Row {
     /// The line, newline included.
     pub fn line(&self) -> String {
@@ -163,7 +200,8 @@ impl Row {
                 && account(&mut terms.account)
         };
         match self {
-            Row::Open(_) | Row::Clock(_) | Row::End(_) => true,
+            Row::Open(_) | Row::Clock(_) | Row::End(_) | Row::Release => true,
+            Row::Hold(who) => socket(&mut who.socket),
             Row::Start(start) => terms(start),
             Row::Session(session) => terms(&mut session.terms),
             Row::Sign(slot) | Row::Free(slot) => socket(&mut slot.who.socket),
@@ -179,6 +217,8 @@ impl Row {
             }
             Row::User(of) => socket(&mut of.user.0),
             Row::Total(of) => socket(&mut of.socket),
+            Row::Draw(drawing) | Row::Undraw(drawing) => socket(&mut drawing.socket),
+            Row::Day(of) => socket(&mut of.socket),
         }
     }
 }

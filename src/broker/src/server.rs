@@ -24,11 +24,10 @@ use crate::crowd::{Crowd, Stand};
 use crate::errand::Errand;
 use crate::gate::Gate;
 use crate::journal::Journal;
-use crate::policy::Engine;
+use crate::policy::{Engine, Slot};
 use crate::principal::Principal;
 use crate::queue::Queues;
 use crate::reply::{Code, Error};
-use crate::row::Use;
 use crate::stalled::{Room, Stalled};
 use crate::trying::Trying;
 use agreements::Waiting;
@@ -95,7 +94,7 @@ struct Job {
 enum Then {
     /// The reply to sign_event.
     Event {
-        slot: Use,
+        slot: Slot,
         /// What the reply has of the event before its id and signature.
         unsigned: String,
     },

@@ -4,6 +4,7 @@
 //! only ever reads it. Nothing here is influenced by an agent.
 
 pub mod control;
+pub mod rules;
 
 use serde::{Deserialize, Serialize};
 
@@ -93,6 +94,8 @@ pub struct Socket {
     pub dm: Option<DmLimits>,
     /// How often a principal may encrypt and decrypt with nip44 and nip04; `None`: unlimited.
     pub crypt: Option<CryptLimits>,
+    /// Rules on whole events, at most one for a kind.
+    pub rules: Vec<rules::Rule>,
     /// Sessions that a principal may start in a minute.
     pub sessions_per_minute: u32,
     /// Live sessions of one principal; its least recently used one ends for a new one.

@@ -69,6 +69,7 @@ pub fn policy<'a>(setup: &'a Setup, files: &Files<'a>) -> (Vec<BorrowedFd<'a>>, 
             peers: s.peers.clone(),
             dm: s.dm,
             crypt: s.crypt,
+            rules: s.rules.clone(),
             sessions_per_minute: s.sessions_per_minute,
             live_sessions: s.live_sessions,
         }

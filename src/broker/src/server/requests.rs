@@ -7,11 +7,10 @@ use crate::connection::{Connection, State};
 use crate::event::Texts;
 use crate::frame::{Fault, Next};
 use crate::gate::{Answer, Status};
-use crate::policy::{self, Grant, Refusal, Verdict};
+use crate::policy::{self, Grant, Refusal, Slot, Verdict};
 use crate::principal::Principal;
 use crate::reply::{self, Code, Error};
 use crate::request::{self, Call, Method, Token};
-use crate::row::Use;
 use crate::session::TokenHash;
 
 impl<C: Clock> Server<C> {
@@ -134,10 +133,10 @@ impl<C: Clock> Server<C> {
     }
 
     /// No signature came of a slot: somebody else may have it.
-    fn give_back(&mut self, slot: Use) {
+    fn give_back(&mut self, slot: Slot) {
         self.engine.free(slot);
         self.keep();
-        self.queues.wake(slot.who);
+        self.queues.wake(slot.used.who);
     }
 
     /// Stands in line for a slot.
@@ -326,8 +325,7 @@ impl<C: Clock> Server<C> {
         let (kind, token) = facts(call);
         let verb = if refusal.error.code == Code::RateLimited { "rate-limited" } else { "rejected" };
         let kind = kind.filter(|_| refusal.error.code != Code::RateLimited);
-        let text = refusal.alert.as_deref().unwrap_or(&refusal.error.text);
-        let rank = if refusal.alert.is_some() { Rank::Foreign } else { Rank::Common };
+        let (text, rank) = (refusal.alert.as_deref().unwrap_or(&refusal.error.text), refusal.rank);
         let alert = Alert { method: call.method.name(), verb, text, kind, token, rank };
         self.alert(usize::from(who.socket), &alert, now);
         self.answer(id, &refusal.error.line());

@@ -16,6 +16,7 @@ mod print;
 pub(crate) mod profiles;
 mod raw;
 mod resolve;
+mod rules;
 pub(crate) mod secrets;
 mod sockets;
 pub(crate) mod source;
@@ -30,6 +31,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 
+use nsecd_policy::rules::Rule;
 use nsecd_policy::{Bind, CryptLimits, DmLimits, Kinds, Limits, Method, StartSessions};
 
 pub use error::Error;
@@ -155,6 +157,8 @@ pub struct Socket {
     pub dm: Option<DmLimits>,
     /// nip44 and nip04 of one principal; `None`: unlimited.
     pub crypt: Option<CryptLimits>,
+    /// Rules on whole events, at most one for a kind.
+    pub rules: Vec<Rule>,
     /// Sessions that a principal may start in a minute.
     pub sessions_per_minute: u32,
     /// Live sessions of one principal.

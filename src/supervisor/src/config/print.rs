@@ -6,10 +6,10 @@ use std::path::Path;
 use nsecd_policy::{Bind, CryptLimits, DmLimits, Kinds, Limits, Method, StartSessions};
 
 use super::accounts::DEFAULT;
-use super::{Account, Ceiling, Config, Socket, source, units, values};
+use super::{Account, Ceiling, Config, Socket, rules, source, units, values};
 
 /// A TOML string.
-fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     toml::Value::String(text.to_string()).to_string()
 }
 
@@ -18,7 +18,7 @@ fn path(path: &Path) -> String {
     quoted(&path.to_string_lossy())
 }
 
-fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
+pub fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
     format!("[{}]", items.into_iter().map(|i| i.to_string()).collect::<Vec<_>>().join(", "))
 }
 
@@ -147,6 +147,10 @@ fn socket(out: &mut String, s: &Socket, alert_log: &str) {
     }
     line(out, "dm", &table(&s.dm, dm));
     line(out, "crypt", &table(&s.crypt, crypt));
+    for rule in &s.rules {
+        out.push_str("\n[[socket.rule]]\n");
+        out.push_str(&rules::print(rule));
+    }
 }
 
 /// Who may connect, as far as the file says it.

@@ -7,6 +7,7 @@ use nsecd_policy::{Bind, Kinds, Method, StartSessions};
 
 use super::Ceiling;
 use super::error::{At, Error, Origin};
+use super::rules::{self, RawRule};
 use super::source::KeySource;
 use super::tree::{self, Section, Value};
 use super::values::{self, Auto};
@@ -135,6 +136,7 @@ pub struct RawSocket {
     pub peers: Option<At<Vec<String>>>,
     pub dm: Option<Option<RawDm>>,
     pub crypt: Option<Option<RawCrypt>>,
+    pub rules: Vec<RawRule>,
 }
 
 /// Reads a config file's text. `name` is the file's name in errors.
@@ -226,7 +228,6 @@ fn limits_or_none(
 }
 
 fn socket(mut s: Section) -> Result<RawSocket, Error> {
-    s.later("rule")?;
     let path = s.take("path", values::socket_path)?;
     let mode = s.take("mode", values::mode)?;
     let owner = s.take("owner", values::principal)?;
@@ -261,6 +262,7 @@ fn socket(mut s: Section) -> Result<RawSocket, Error> {
         peers: s.take("peers", values::peers)?,
         dm: s.section_or_none("dm")?.map(|table| table.map(dm).transpose()).transpose()?,
         crypt: s.section_or_none("crypt")?.map(|table| table.map(crypt).transpose()).transpose()?,
+        rules: s.sections("rule")?.into_iter().map(rules::rule).collect::<Result<_, _>>()?,
     };
     s.finish()?;
     Ok(socket)
@@ -312,6 +314,7 @@ impl RawSocket {
             peers: None,
             dm: None,
             crypt: None,
+            rules: Vec::new(),
         }
     }
 }

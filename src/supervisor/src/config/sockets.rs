@@ -11,7 +11,7 @@ use super::profiles::{self, Defaults};
 use super::raw::{RawLimits, RawSocket};
 use super::secrets::shown;
 use super::values;
-use super::{Context, Socket, defaults, limits};
+use super::{Context, Socket, defaults, limits, rules};
 
 /// What the sockets have in common.
 pub struct Shared<'a> {
@@ -126,6 +126,7 @@ fn socket(
     }
     let accounts = account_names(raw, &methods, shared)?;
     names_exist(raw, cx)?;
+    let rules = rules::resolve(&raw.rules, &kinds, &methods)?;
     let (windows, total) = windows(raw, shared.limits)?;
     let sessions = |of: fn(&RawLimits) -> &Option<At<u32>>, default: u32| {
         let own = raw.limits.iter().flatten().find_map(|l| of(l).as_ref());
@@ -154,6 +155,7 @@ fn socket(
         peers: raw.peers.as_ref().map(|p| p.value.clone()),
         dm: limits::dm(&raw.dm),
         crypt: limits::crypt(&raw.crypt)?,
+        rules,
         sessions_per_minute: sessions(|l| &l.sessions_per_minute, profiles::SESSIONS_PER_MINUTE),
         live_sessions: sessions(|l| &l.live_sessions, profiles::LIVE_SESSIONS) as usize,
     })

@@ -175,6 +175,11 @@ impl Section {
         list.iter().map(table).collect()
     }
 
+    /// All entries, for a table whose keys are its writer's.
+    pub fn entries(&self) -> impl Iterator<Item = (&String, &At<Value>)> {
+        self.entries.iter()
+    }
+
     /// Refuses a key of the design whose feature this version does not have.
     pub fn later(&self, key: &str) -> Result<(), Error> {
         match self.entries.get(key) {

@@ -61,7 +61,7 @@ pub fn size(value: &Value, least: u64, most: u64) -> Result<u64, String> {
 }
 
 /// A list whose items `read` understands, none of them twice.
-fn list<T: PartialEq>(value: &Value, expected: &str, read: impl Fn(&Value) -> Option<T>) -> Result<Vec<T>, String> {
+pub fn list<T: PartialEq>(value: &Value, expected: &str, read: impl Fn(&Value) -> Option<T>) -> Result<Vec<T>, String> {
     let wrong = || format!("expected {expected}");
     let Value::List(items) = value else { return Err(wrong()) };
     let mut out = Vec::new();

@@ -51,7 +51,6 @@ fn unknown_keys_are_refused_in_every_table() {
 fn later_features_are_refused_as_such() {
     all_refused(&[
         ("[admin]\ndir = '/run/x'", "nsecd.toml:1: admin is not yet supported by this version"),
-        ("[[socket]]\n[[socket.rule]]\nkind = 0", ":2: socket.rule is not yet supported"),
         ("[[socket]]\nstart_sessions = 'admin'", "not yet supported by this version: expected \"self\" or \"once\""),
         ("[[socket]]\nstart_sessions = 'all'", "\"all\": expected \"self\" or \"once\""),
     ]);
@@ -107,6 +106,53 @@ fn values_of_another_type_or_unit_are_refused() {
         ("[[socket]]\ndm = { wrap_per_minute = 0 }", "expected a whole number from 1"),
         ("[[socket]]\ncrypt = 'all'", "expected a table, or \"none\""),
         ("[key]\nseal_ceiling = 'auto'", "expected a burst and a refill such as \"120, 2/s\" (s, m or h), or \"none\""),
+        ("[[socket]]\n[[socket.rule]]\nper_day = 1", ":2: [[socket.rule]] has no kind"),
+        ("[[socket]]\n[[socket.rule]]\nkind = 65536", ":3: socket.rule.kind = 65536: expected a kind from 0 to 65535"),
+        ("[[socket]]\n[[socket.rule]]\nkind = 1", ":2: socket.rule for kind 1 says nothing"),
+        (
+            "[[socket]]\n[[socket.rule]]\nkind = 1\nper_hour = 1",
+            "unknown key socket.rule.per_hour: expected one of kind, tag, ",
+        ),
+        (
+            "[[socket]]\n[[socket.rule]]\nkind = 1\nmax_sats = 1",
+            ":4: socket.rule: satoshis are limited for kind 9734 only, this is kind 1",
+        ),
+        ("[[socket]]\n[[socket.rule]]\nkind = 1\ncanary = true\nper_day = 1", "a canary is never signed"),
+        ("[[socket]]\n[[socket.rule]]\nkind = 1\nrequire = ['a']\nforbid = ['a']", "tag \"a\" is needed and forbidden"),
+        (
+            "[[socket]]\n[[socket.rule]]\nkind = 1\ntag = { a = ['*'] }\nforbid = ['a']",
+            "tag \"a\" is needed and forbidden",
+        ),
+        (
+            "[[socket]]\n[[socket.rule]]\nkind = 1\ntag = { a = '*' }",
+            ":4: socket.rule.tag.a = \"*\": expected a list of 1 to 256 patterns",
+        ),
+        ("[[socket]]\n[[socket.rule]]\nkind = 1\ntag = {}", ":4: socket.rule.tag = {}: expected tag names"),
+        (
+            "[[socket]]\n[[socket.rule]]\nkind = 1\nrequire = []",
+            "socket.rule.require = []: expected a list of 1 to 256 tag names",
+        ),
+        (
+            "[[socket]]\n[[socket.rule]]\nkind = 1\ncreated_at = 'any'",
+            "socket.rule.created_at = \"any\": expected a window that contains now",
+        ),
+        ("[[socket]]\n[[socket.rule]]\nkind = 1\nmax_content = '1MiB'", "expected 1B to 512KiB"),
+        (
+            "[[socket]]\n[[socket.rule]]\nkind = 1\nrecipients = ['x']",
+            "socket.rule.recipients = [\\\"x\\\"]: expected a list",
+        ),
+        (
+            "[[socket]]\n[[socket.rule]]\nkind = 5\nper_day = 1",
+            "socket.rule for kind 5, which the socket does not sign",
+        ),
+        (
+            "[[socket]]\nmethods = ['nip44']\nkinds = []\n[[socket.rule]]\nkind = 1\nper_day = 1",
+            "which the socket does not sign",
+        ),
+        (
+            "[[socket]]\n[[socket.rule]]\nkind = 1\nper_day = 1\n[[socket.rule]]\nkind = 1\nper_day = 2",
+            ":5: a second socket.rule for kind 1",
+        ),
         ("[[socket]]\npeers = []", "socket.peers = []: expected a list of one or more public keys"),
         ("[[socket]]\npeers = 'any'", "expected a list of one or more public keys, each npub1… or 64 hex digits"),
         ("[[socket]]\n\npeers = ['npub1x']", ":3: socket.peers = [\\\"npub1x\\\"]: expected a list"),

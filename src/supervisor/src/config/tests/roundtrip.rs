@@ -160,16 +160,64 @@ fn socket() -> impl Strategy<Value = String> {
         .prop_map(|(a, b, c, d, (e, f), (g, h), (i, j), k, l)| [a, b, c, d, e, f, g, h, i, j, k, l].concat())
 }
 
+/// Canaries, which may be of kinds that a socket does not sign.
+const RULES: &[&str] = &[
+    "",
+    "[[socket.rule]]\nkind = 0\ncanary = true\n",
+    "[[socket.rule]]\nkind = 10002\ncanary = true\n[[socket.rule]]\nkind = 3\ncanary = true\n",
+];
+
 fn account() -> impl Strategy<Value = String> {
     let rate = line(&["ceiling = 'none'", "ceiling = '120, 2/s'", "ceiling = '5, 1/m'", "ceiling = 'auto'"]);
     let rest = line(&["kinds = 'any'", "created_at = 'any'", "ecdh_ceiling = '5, 1/m'", "ecdh_ceiling = 'none'"]);
     (rate, rest).prop_map(|(a, b)| a + &b)
 }
 
+#[test]
+fn every_rule_reads_back_as_it_was_written() {
+    let text = r#"
+[[socket]]
+path = "/run/a.sock"
+kinds = [1, 9734, 27235]
+[[socket.rule]]
+kind = 9734
+max_sats = 5000
+max_sats_per_day = 10000
+[[socket.rule]]
+kind = 27235
+tag = { u = ["https://api.example.org/*", "a \" \\ b"], method = ["GET"], "é x" = ["*"] }
+[[socket.rule]]
+kind = 1
+recipients = ["npub10elfcs4fr0l0r8af98jlmgdh9c8tcxjvz9qkw038js35mp4dma8qzvjptg"]
+require = ["client"]
+forbid = ["e"]
+max_content = "8KiB"
+created_at = "-5m..+5m"
+per_day = 50
+[[socket.rule]]
+kind = 0
+canary = true
+"#;
+    reads_back(Start { file: Some(text), ..Start::default() });
+    let rules = &of_file(text).unwrap().sockets[0].rules;
+    assert_eq!(rules.len(), 4);
+    assert_eq!((rules[0].max_sats, rules[0].max_sats_per_day), (Some(5000), Some(10_000)));
+    let names: Vec<&str> = rules[1].tag.iter().map(|tag| &tag.name[..]).collect();
+    assert_eq!(names, ["method", "u", "é x"]);
+    let note = &rules[2];
+    assert_eq!((note.max_content, note.created_at, note.per_day), (Some(8192), Some((-300, 300)), Some(50)));
+    assert_eq!(
+        note.recipients.as_ref().unwrap()[0],
+        "7e7e9c42a91bfef19fa929e5fda1b72e0ebc1a4c1141673e2794234d86addf4e"
+    );
+    assert!(rules[3].canary);
+}
+
 proptest! {
     #[test]
     fn a_printed_configuration_reads_back(
         sockets in prop::collection::vec(socket(), 1..4),
+        rules in prop::collection::vec(prop::sample::select(RULES), 1..4),
         key in account(), a in account(), b in account(),
         source in prop::sample::select(&["", "source = 'auto'", "source = 'ephemeral'", "source = 'keyring:é \" x'\nconsume = true"][..]),
         limits in limits(true),
@@ -180,6 +228,7 @@ proptest! {
         text += &format!("[[account]]\nname = 'a'\nsource = 'fd:3'\n{a}[[account]]\nname = 'b'\nsource = 'credential:b'\n{b}");
         for (i, socket) in sockets.iter().enumerate() {
             text += &format!("[[socket]]\npath = '/run/{i}.sock'\n{socket}");
+            text += rules[i % rules.len()];
         }
         // One socket uses every account.
         text += "[[socket]]\npath = '/run/all.sock'\naccounts = ['default', 'a', 'b']\n";
