@@ -7,7 +7,8 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write as _;
 
-use crate::clock::{Now, iso};
+use crate::clock::Now;
+use nsecd_policy::time::iso;
 
 /// Characters of an agent's text in a line.
 const SHOWN: usize = 240;

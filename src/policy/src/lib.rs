@@ -5,6 +5,7 @@
 
 pub mod control;
 pub mod rules;
+pub mod time;
 
 use serde::{Deserialize, Serialize};
 
