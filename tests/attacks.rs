@@ -1,4 +1,4 @@
-//! Known holes of the reference daemon and of its class, attacked as they were found: rows A1 to A18, B12, B15, B22.
+//! Known holes of the reference daemon and of its class, attacked as they were found: rows A1 to A18, B12, B15, B22, B24.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
@@ -7,6 +7,8 @@ mod support;
 mod ecdh;
 #[path = "attacks/exhaustion.rs"]
 mod exhaustion;
+#[path = "attacks/freeze.rs"]
+mod freeze;
 #[path = "attacks/gate.rs"]
 mod gate;
 #[path = "attacks/hangups.rs"]

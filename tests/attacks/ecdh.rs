@@ -6,6 +6,7 @@
 
 use crate::support::ecdh::{Ecdh, Options};
 use crate::support::event::{hex, unhex};
+use crate::support::freeze::Words;
 use crate::support::{Dir, KEY_HEX, PUBLIC_KEY, SCAN_KEY, missing, not_root, process, sys};
 use nix::sys::socket::{ControlMessage, MsgFlags, Shutdown, recv, send, sendmsg, shutdown};
 use nsecd_broker::nostr::{nip04, nip44};
@@ -218,8 +219,9 @@ fn secrets_that_are_no_key_start_no_holder() {
         writer.write_all(secret.as_bytes()).unwrap();
         drop(writer);
         let arguments = ["1", "any", "none", "0", "0", "0", "fd"];
-        let output = crate::support::role::command(env!("CARGO_BIN_EXE_nsecd-ecdh"), &arguments).stdin(source).output();
-        let output = output.unwrap();
+        let mut command = crate::support::role::command(env!("CARGO_BIN_EXE_nsecd-ecdh"), &arguments);
+        sys::give_fds(&mut command, Words::new().fds(7).into());
+        let output = command.stdin(source).output().unwrap();
         assert_eq!(output.status.code(), Some(65));
         assert!(!String::from_utf8_lossy(&output.stderr).contains(secret));
         refused += 1;

@@ -156,6 +156,8 @@ fn an_ordinary_user_without_a_runtime_directory_can_start_it_again() {
         nsecd.signal(nix::sys::signal::Signal::SIGTERM);
         assert_eq!(nsecd.wait().code, Some(0));
     }
+    // Each is empty.
+    std::fs::remove_dir(default.join("nsecd-admin")).unwrap();
     std::fs::remove_dir(default).unwrap();
 }
 

@@ -1,5 +1,6 @@
 //! An ECDH holder with our hands in the broker's and the supervisor's places.
 
+use super::freeze::Words;
 use super::role::{Role, command, pair, start};
 use super::{Dir, sys};
 use nix::sys::socket::SockType;
@@ -42,6 +43,8 @@ pub struct Ecdh {
     pub broker: File,
     /// Its record, open for reading.
     pub record: File,
+    /// Its freeze page and busy word.
+    pub words: Words,
 }
 
 /// A reply, taken apart.
@@ -72,9 +75,11 @@ impl Ecdh {
         let mut command = command(env!("CARGO_BIN_EXE_nsecd-ecdh"), &arguments);
         command.stdin(source);
         prepare(&mut command);
-        let fds = vec![(broker_end, 3), (supervisor_end, 4), (record_end, 5), (previous, 6)];
+        let words = Words::new();
+        let mut fds = vec![(broker_end, 3), (supervisor_end, 4), (record_end, 5), (previous, 6)];
+        fds.extend(words.fds(7));
         let role = start(command, fds, &mut supervisor);
-        Ecdh { role, broker, record }
+        Ecdh { role, broker, record, words }
     }
 
     /// Sends a packet and returns what comes back; `None` if the holder has gone.

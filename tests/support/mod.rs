@@ -6,12 +6,14 @@
 pub mod cgroup;
 pub mod client;
 pub mod container;
+pub mod control;
 pub mod ctl;
 pub mod daemon;
 pub mod dir;
 pub mod ecdh;
 pub mod event;
 pub mod filters;
+pub mod freeze;
 pub mod node;
 pub mod probe;
 pub mod process;
@@ -60,4 +62,22 @@ pub fn missing(program: &str, argument: &str) -> bool {
         skip(&format!("{program} is not installed"));
     }
     !found
+}
+
+/// Does this when it is dropped, panics included: the threads of a scope whose test has failed must end for it to say so.
+pub struct Finally<F: FnMut()>(pub F);
+
+impl<F: FnMut()> Drop for Finally<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+/// Waits until it is so; panics if it never is.
+pub fn until(what: &str, mut so: impl FnMut() -> bool) {
+    let begun = std::time::Instant::now();
+    while !so() {
+        assert!(begun.elapsed() < sys::PATIENCE, "never: {what}");
+        std::thread::yield_now();
+    }
 }

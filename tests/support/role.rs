@@ -1,5 +1,6 @@
 //! Runs one role alone, with the test in its supervisor's and its peers' places.
 
+use super::freeze::Words;
 use super::sys;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nsecd_sandbox::hello::{self, Hello, VERSION};
@@ -67,6 +68,8 @@ pub struct Gate {
     pub holder: File,
     /// Its record, open for reading.
     pub record: File,
+    /// Its freeze page and busy word.
+    pub words: Words,
 }
 
 impl Gate {
@@ -86,9 +89,11 @@ impl Gate {
         let command = command(env!("CARGO_BIN_EXE_nsecd-gate"), &arguments);
         let record_end = record.try_clone().unwrap().into();
         let previous = File::open(dir.join("record.1")).or_else(|_| File::open("/dev/null")).unwrap().into();
-        let fds = vec![(holder_end, 3), (broker_end, 4), (supervisor_end, 5), (record_end, 6), (previous, 7)];
+        let words = Words::new();
+        let mut fds = vec![(holder_end, 3), (broker_end, 4), (supervisor_end, 5), (record_end, 6), (previous, 7)];
+        fds.extend(words.fds(8));
         let role = start(command, fds, &mut supervisor);
-        Gate { role, broker, holder, record }
+        Gate { role, broker, holder, record, words }
     }
 
     /// Sends one event as the broker does.

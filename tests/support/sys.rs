@@ -50,6 +50,14 @@ pub fn wait_any(fds: &[BorrowedFd]) -> Vec<usize> {
     polled.iter().enumerate().filter(|(_, p)| ready(p)).map(|(i, _)| i).collect()
 }
 
+/// Whether nothing waits to be read from a socket now.
+pub fn is_empty(socket: &impl AsRawFd) -> bool {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: FIONREAD writes one int, which is live.
+    unsafe { libc::ioctl(socket.as_raw_fd(), libc::FIONREAD, &mut bytes) };
+    bytes == 0
+}
+
 /// Makes this process the parent of what its children leave behind, so that it can wait for their ends.
 pub fn adopt_orphans() {
     nix::sys::prctl::set_child_subreaper(true).unwrap();

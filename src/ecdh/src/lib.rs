@@ -3,13 +3,14 @@
 //! Request: op(1) ‖ x-only public key(32) ‖ nonce(32). Reply: op ‖ public key ‖ nonce ‖ status(1) ‖ key(76), the key zeros
 //! unless the status is 0. Replies are matched by all echoed fields: a broker that was killed leaves one behind.
 //!
-//! Like the key-holder it holds the key, and it is confined like it; like the gate it keeps a ceiling and a record of its own,
+//! Like the key-holder it holds the key, and it is confined like it; like the gate it has a freeze page, a ceiling and a record of its own,
 //! since nothing stands between it and the broker. It has no parser because its fields are fixed.
 
 mod agree;
 
 use agree::{Buffers, REPLY, REQUEST};
 use nsecd_bounds::admission::{Admission, Refusal, numbers};
+use nsecd_bounds::freeze::Freeze;
 use nsecd_sandbox::{args, args::fail, filter, hello::Hello, lock, lock::Plan, sys};
 use nsecd_vault::{Vault, decode_hex};
 
@@ -19,6 +20,9 @@ const SUPERVISOR: i32 = 4;
 const RECORD: i32 = 5;
 /// The file before the record, for reading, or /dev/null; closed before the lock.
 const PREVIOUS: i32 = 6;
+/// The account's freeze page and this process's busy word; closed when mapped.
+const FREEZE: i32 = 7;
+const BUSY: i32 = 8;
 /// Exit code after the lock: the broker's end is closed, or was shut down.
 const BROKER_GONE: i32 = 4;
 
@@ -30,7 +34,7 @@ const NIP04: u8 = 2;
 /// As 1, for a gift wrap's outer layer, whose author is a one-time key on nobody's list. A row says that it was this.
 const GIFT_WRAP: u8 = 3;
 
-/// A reply's fourth field. Numbered as the gate's are, where they mean the same; 4 is frozen.
+/// A reply's fourth field. Numbered as the gate's are, where they mean the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 enum Status {
@@ -38,6 +42,7 @@ enum Status {
     OverCeiling = 1,
     NotRecorded = 2,
     NotAllowed = 3,
+    Frozen = 4,
     Malformed = 5,
     /// libsecp256k1 found its own input impossible: a fault of the machine.
     Fault = 7,
@@ -55,7 +60,7 @@ struct Rules {
 pub fn main() -> ! {
     let common = args::common(ROLE);
     let plan = Plan {
-        max_fd: 6,
+        max_fd: 8,
         keep_stderr: false,
         supervisor: common.supervisor,
         ids: common.ids,
@@ -65,6 +70,7 @@ pub fn main() -> ! {
         filter: filter::ECDH,
     };
     let missing = lock::begin(&plan).unwrap_or_else(|e| fail(ROLE, args::NOT_LOCKED, e));
+    let freeze = Freeze::open(FREEZE, BUSY).unwrap_or_else(|e| fail(ROLE, args::NOT_LOCKED, e));
     let [ops, peers, ceiling, record, key @ ..] = &common.rest[..] else {
         fail(ROLE, args::USAGE, "ops, peers, ceiling, record and a holder's arguments expected")
     };
@@ -84,19 +90,20 @@ pub fn main() -> ! {
     if sys::write(SUPERVISOR, &hello.encode()).is_err() {
         sys::exit(0);
     }
-    serve(&mut vault, &rules, &mut admission)
+    serve(&mut vault, &rules, &mut admission, &freeze)
 }
 
 /// One packet in, one out, in the vault's own buffers. A packet of another size is malformed like any other: only the broker
 /// can have sent it, and packets keep their bounds, so that the next one is whole. An empty packet reads as an end that was
 /// closed does; which it was shows when the answer is written.
-fn serve(vault: &mut Vault<Buffers>, rules: &Rules, admission: &mut Admission) -> ! {
+fn serve(vault: &mut Vault<Buffers>, rules: &Rules, admission: &mut Admission, freeze: &Freeze) -> ! {
     loop {
         let whole = match sys::read(BROKER, &mut vault.role().request) {
             Ok(n) => n == REQUEST,
             Err(_) => sys::exit(BROKER_GONE),
         };
-        let status = if whole { answer(vault, rules, admission) } else { Status::Malformed };
+        let use_key = || if whole { answer(vault, rules, admission) } else { Status::Malformed };
+        let status = freeze.unless_frozen(use_key).unwrap_or(Status::Frozen);
         vault.role().finish(whole, status as u8);
         if sys::write(BROKER, &vault.role().reply) != Ok(REPLY) {
             sys::exit(BROKER_GONE);

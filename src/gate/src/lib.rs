@@ -1,12 +1,13 @@
 //! The gate: what may become a signature, decided on the exact bytes that are hashed, without a parser.
 //!
 //! It reads a length and a canonical event from the broker, checks the event's first bytes while hashing all
-//! of them, asks its ceiling, writes its record, and only then sends the id to the key-holder. It never looks
+//! of them, looks at the freeze page, asks its ceiling, writes its record, and only then sends the id to the key-holder. It never looks
 //! past the kind, never keeps an event, and never answers but with 97 bytes.
 
 mod prefix;
 
 use nsecd_bounds::admission::{Admission, Refusal, numbers};
+use nsecd_bounds::freeze::Freeze;
 use nsecd_sandbox::{args, args::fail, filter, hello::Hello, lock, lock::Plan, sys};
 use prefix::{Fields, Prefix};
 use sha2::{Digest, Sha256};
@@ -18,6 +19,9 @@ const SUPERVISOR: i32 = 5;
 const RECORD: i32 = 6;
 /// The file before the record, for reading, or /dev/null; closed before the lock.
 const PREVIOUS: i32 = 7;
+/// The account's freeze page and this gate's busy word; closed when mapped.
+const FREEZE: i32 = 8;
+const BUSY: i32 = 9;
 /// NIP-59's seal, dated days back on purpose: the one kind with a window of its own.
 const SEAL: u16 = 13;
 /// Largest event in bytes.
@@ -36,6 +40,7 @@ enum Status {
     OverCeiling = 1,
     NotRecorded = 2,
     KindNotAllowed = 3,
+    Frozen = 4,
     Malformed = 5,
     CreatedAtOutside = 6,
 }
@@ -52,7 +57,7 @@ struct Gate {
 pub fn main() -> ! {
     let common = args::common(ROLE);
     let plan = Plan {
-        max_fd: 7,
+        max_fd: 9,
         keep_stderr: false,
         supervisor: common.supervisor,
         ids: common.ids,
@@ -62,6 +67,7 @@ pub fn main() -> ! {
         filter: filter::GATE,
     };
     let missing = lock::begin(&plan).unwrap_or_else(|e| fail(ROLE, args::NOT_LOCKED, e));
+    let freeze = Freeze::open(FREEZE, BUSY).unwrap_or_else(|e| fail(ROLE, args::NOT_LOCKED, e));
     let (public_key, mut gate, record) = configure(&common.rest).unwrap_or_else(|e| fail(ROLE, args::USAGE, e));
     if record {
         gate.admission
@@ -79,21 +85,19 @@ pub fn main() -> ! {
         let length = next_length();
         let mut prefix = Prefix::new(&public_key);
         let id = hash_event(length, &mut buffer, &mut prefix);
-        let reply = gate.answer(&id, prefix.fields());
+        let reply = gate.answer(&id, prefix.fields(), &freeze);
         write_all(&reply);
     }
 }
 
 impl Gate {
-    fn answer(&mut self, id: &[u8; 32], event: Option<Fields>) -> [u8; 97] {
-        let mut reply = [0; 97];
-        reply[..32].copy_from_slice(id);
-        let status = event.map_or(Status::Malformed, |event| self.admit(id, &event));
-        if status == Status::Signed {
-            return ask_holder(id);
-        }
-        reply[32] = status as u8;
-        reply
+    fn answer(&mut self, id: &[u8; 32], event: Option<Fields>, freeze: &Freeze) -> [u8; 97] {
+        let Some(event) = event else { return refusal(id, Status::Malformed) };
+        let use_key = || match self.admit(id, &event) {
+            Status::Signed => ask_holder(id),
+            status => refusal(id, status),
+        };
+        freeze.unless_frozen(use_key).unwrap_or_else(|| refusal(id, Status::Frozen))
     }
 
     /// Whether the ceiling has this kind.
@@ -118,6 +122,14 @@ impl Gate {
             Err(Refusal::NotRecorded) => Status::NotRecorded,
         }
     }
+}
+
+/// A reply without a signature.
+fn refusal(id: &[u8; 32], status: Status) -> [u8; 97] {
+    let mut reply = [0; 97];
+    reply[..32].copy_from_slice(id);
+    reply[32] = status as u8;
+    reply
 }
 
 /// The next event's length; ends the process at the end of the broker's requests or on a broken frame.

@@ -1,9 +1,11 @@
-//! What the supervisor hands to the broker: the policy as typed data, and the control frames.
+//! What the supervisor hands to the broker: the policy as typed data, and the control frames; and what the operator asks of the
+//! supervisor ([`operator`]).
 //!
 //! The supervisor writes a [`Policy`] on the policy pipe (length as u32 big-endian, then JSON); the broker
 //! only ever reads it. Nothing here is influenced by an agent.
 
 pub mod control;
+pub mod operator;
 pub mod rules;
 pub mod time;
 

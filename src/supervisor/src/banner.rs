@@ -22,14 +22,18 @@ pub fn text(setup: &Setup, service: &Service) -> String {
     let user = User::from_uid(geteuid()).ok().flatten().map_or_else(|| geteuid().to_string(), |u| u.name);
     line(&format!("nsecd {} is ready, started by {user}.", hello::VERSION));
     line("");
-    for (account, holder) in config.accounts.iter().zip(&setup.holders) {
+    for ((account, holder), freeze) in config.accounts.iter().zip(&setup.holders).zip(&setup.freezes) {
         line(&format!("  account {}: public key {}", account.name, holder.public_key));
+        if let Some(since) = freeze.since() {
+            line(&format!("          frozen since {since} (nsecctl thaw)"));
+        }
     }
     for socket in &config.sockets {
         line(&format!("  socket  {}: kinds {}{}", socket.path.display(), kinds(&socket.kinds), encryption(socket)));
         line(&format!("          refusals are logged in {}", socket.alert_log.display()));
     }
     line(&format!("  state   {}", config.state.dir.display()));
+    line(&format!("  admin   {}", config.admin_dir.display()));
     if config.ephemeral {
         line("  The key, its record and its logs are thrown away when nsecd ends (--ephemeral).");
     }

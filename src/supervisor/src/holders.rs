@@ -9,8 +9,10 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
 use crate::config::{Ceiling, Config};
 use crate::fault::{Fault, OrFault};
+use crate::freeze::Freeze;
 use crate::images::Images;
 use crate::keysource::KeySource;
+use crate::page::Busy;
 use crate::ready::{Expected, KEY_PATIENCE, NotReady, hellos};
 use crate::record::Record;
 use crate::setup::State;
@@ -31,6 +33,8 @@ pub struct Holder {
     pub public_key: String,
     /// Optional steps of its lock that are missing (`nsecd_sandbox::lock::names`).
     pub missing: u64,
+    /// Of an ECDH holder: whether it is using the key. Of a key-holder its gate tells.
+    pub busy: Option<Busy>,
 }
 
 /// What every role gets as descriptors 0 and 1, and as 2.
@@ -146,6 +150,7 @@ pub fn start(means: &Means, sources: Vec<KeySource>) -> Result<Vec<Holder>, NotR
             channel,
             public_key: hex(&hello.public_key),
             missing: hello.missing,
+            busy: None,
         })
         .collect();
     refuse_same_key(&holders)?;
@@ -153,7 +158,7 @@ pub fn start(means: &Means, sources: Vec<KeySource>) -> Result<Vec<Holder>, NotR
 }
 
 /// Starts the default account's ECDH holder, if one is configured, on its key source opened a second time; `record` is what
-/// it continues. Only once that account's key-holder, `first`, is locked.
+/// it continues. Only once that account's key-holder, the `first` of all, is locked; beside it whether the account is frozen.
 ///
 /// # Errors
 /// It could not start, or holds another key.
@@ -162,19 +167,21 @@ pub fn start_ecdh(
     source: Option<KeySource>,
     record: Option<&Record>,
     state: &State,
-    first: Option<&Holder>,
+    first: Option<(&Holder, &Freeze)>,
 ) -> Result<Option<Holder>, NotReady> {
     let Means { config, images, ids, standard, signals } = means;
     let (account, image) = (config.accounts.first(), &images.ecdh);
     let (Some(ecdh), Some(account), Some(image)) = (&config.ecdh, account, image) else { return Ok(None) };
-    let (Some(source), Some(record), Some(first)) = (source, record, first) else { return Ok(None) };
+    let (Some(source), Some(record), Some((first, freeze))) = (source, record, first) else { return Ok(None) };
     let (channel, theirs) = packet_pair()?;
     set_nonblocking(&channel)?;
     let (hello_end, hello_theirs) = packet_pair()?;
     let previous = record.previous(state)?;
     let previous = previous.as_ref().map_or(standard.null.as_fd(), AsFd::as_fd);
     let mut fds = means.triple(&source);
+    let busy = Busy::new()?;
     fds.extend([theirs.as_fd(), hello_theirs.as_fd(), record.file().as_fd(), previous]);
+    fds.extend([freeze.page().as_fd(), busy.as_fd()]);
     let ops: Vec<String> = ecdh.ops.iter().map(u8::to_string).collect();
     let peers = ecdh.peers.as_ref().map_or("any".into(), |peers| peers.join(","));
     let mut arguments = vec![ops.join(","), peers, ceiling_argument(&account.ecdh_ceiling), flag(config.holder.record)];
@@ -200,7 +207,7 @@ pub fn start_ecdh(
         ))
         .into());
     }
-    Ok(Some(Holder { child, channel, public_key, missing }))
+    Ok(Some(Holder { child, channel, public_key, missing, busy: Some(busy) }))
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -1,4 +1,4 @@
-//! The supervisor's life after the start: one loop that waits for deaths, the broker's frames, and the operator.
+//! The supervisor's life after the start: one loop that waits for deaths, the broker's frames, and the operator's.
 //!
 //! A dead broker or gate is replaced, a dead key-holder or ECDH holder ends everything. Must never wait for a child without
 //! a limit, nor do more for a broker's frames than an honest broker needs.
@@ -12,6 +12,7 @@ use nsecd_policy::control::Control;
 
 use crate::fault::Fault;
 use crate::notify::Notify;
+use crate::orders::Orders;
 use crate::ready::NotReady;
 use crate::service::{Frame, Service};
 use crate::setup::Setup;
@@ -32,10 +33,12 @@ const FRAME_WINDOW: Duration = Duration::from_secs(1);
 /// # Errors
 /// A key-holder or the ECDH holder died.
 pub fn run(setup: &mut Setup, service: Service, notify: &mut Notify) -> Result<(), Fault> {
-    let mut life = Life { setup, notify, state: State::Up(service), crashes: 0, frames: 0, window: Instant::now() };
+    let (state, window) = (State::Up(service), Instant::now());
+    let mut life = Life { setup, notify, state, crashes: 0, frames: 0, window, orders: Orders::default() };
     loop {
         life.wait();
         life.watch_holders()?;
+        life.serve_operator()?;
         let stop = life.setup.signals.stop_asked();
         life.state = match std::mem::replace(&mut life.state, State::Over) {
             State::Up(service) => life.up(service, stop),
@@ -69,6 +72,8 @@ struct Life<'a> {
     /// Frames from the broker since `window`.
     frames: u32,
     window: Instant,
+    /// The operator's, not yet answered.
+    orders: Orders,
 }
 
 impl Life<'_> {
@@ -78,6 +83,7 @@ impl Life<'_> {
         fds.extend(
             self.setup.holders.iter().chain(&self.setup.ecdh).map(|h| PollFd::new(h.child.as_fd(), PollFlags::POLLIN)),
         );
+        fds.extend(self.setup.control.poll_fds());
         let mut due = None;
         let mut prompt = true;
         if let State::Up(service) = &mut self.state {
@@ -101,6 +107,7 @@ impl Life<'_> {
             self.notify.feed();
             due = due.into_iter().chain(self.notify.due()).min();
         }
+        due = due.into_iter().chain(self.setup.control.due()).chain(self.orders.due()).min();
         let timeout = due.map_or(PollTimeout::NONE, |due| {
             let left = due.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
             PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
@@ -125,6 +132,23 @@ impl Life<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Does what the operator asks, and answers when it is done. A gate that holds on to a frozen key is ended; broker and gates
+    /// are then replaced, as after any death of one.
+    ///
+    /// # Errors
+    /// The ECDH holder holds on to it, which nobody can replace.
+    fn serve_operator(&mut self) -> Result<(), Fault> {
+        let now = Instant::now();
+        for asked in self.setup.control.requests(now) {
+            self.orders.take(self.setup, asked, now);
+        }
+        let service = match &mut self.state {
+            State::Up(service) | State::Draining(service, _) | State::Replacing(service, _) => Some(service),
+            State::Down(_) | State::Over => None,
+        };
+        self.orders.settle(self.setup, service, now)
     }
 
     fn up(&mut self, mut service: Service, stop: bool) -> State {

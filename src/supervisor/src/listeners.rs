@@ -1,4 +1,4 @@
-//! The agents' sockets.
+//! The agents' sockets, and the operator's.
 //!
 //! Whatever lies at a socket's path and is not provably left by an nsecd that is gone stays there, and nsecd
 //! refuses to start (threats A16, B12, B30). A socket is never, not for a moment, open to more than its
@@ -78,11 +78,19 @@ impl Listener {
     /// Another nsecd serves the path; something that is not nsecd's lies there; a parent directory that others
     /// can write; what the kernel says.
     pub fn bind(path: &Path, access: Access) -> Result<Listener, Fault> {
+        Listener::bind_or_advise(path, access, "--socket")
+    }
+
+    /// The same; `flag` is what gives the socket another path.
+    ///
+    /// # Errors
+    /// As [`Listener::bind`].
+    pub fn bind_or_advise(path: &Path, access: Access, flag: &'static str) -> Result<Listener, Fault> {
         let (parent, name) = split(path)?;
         let address =
             UnixAddr::new(path).or_fault(|| format!("{}: a socket's path has at most 107 bytes", path.display()))?;
         let dir = Dir::open_or_create(parent, parent_mode())?;
-        let mut own = Own::claim(dir, name)?;
+        let mut own = Own::claim(dir, name, flag)?;
         own.clear(&address, access.owner)?;
         let fd = own.make(&address, access)?;
         Ok(Listener { fd, path: path.to_owned(), _own: Some(own) })
@@ -101,16 +109,17 @@ struct Own {
     name: OsString,
     lock: Option<Lock>,
     socket: Option<Identity>,
+    flag: &'static str,
 }
 
 impl Own {
-    fn claim(dir: Dir, name: &OsStr) -> Result<Own, Fault> {
+    fn claim(dir: Dir, name: &OsStr, flag: &'static str) -> Result<Own, Fault> {
         let mut lock_name = name.to_owned();
         lock_name.push(".lock");
         match Lock::take(&dir, &lock_name)? {
-            Some(lock) => Ok(Own { dir, name: name.to_owned(), lock: Some(lock), socket: None }),
+            Some(lock) => Ok(Own { dir, name: name.to_owned(), lock: Some(lock), socket: None, flag }),
             None => Err(Fault::new(format!(
-                "another nsecd serves {}: stop it first, or use another --socket",
+                "another nsecd serves {}: stop it first, or use another {flag}",
                 dir.path().join(name).display()
             ))),
         }
@@ -126,16 +135,18 @@ impl Own {
         let Some(found) = self.dir.stat(&self.name)? else { return Ok(()) };
         if !is_socket(&found) {
             return Err(Fault::new(format!(
-                "{} is {}, and nsecd removes nothing it did not make: move it away, or use another --socket",
+                "{} is {}, and nsecd removes nothing it did not make: move it away, or use another {}",
                 self.show(),
-                type_name(&found)
+                type_name(&found),
+                self.flag
             )));
         }
         let possible_owner = found.st_uid == geteuid().as_raw() || owner.is_some_and(|o| o.as_raw() == found.st_uid);
         if recorded != Some(identity(&found)) || !possible_owner {
             return Err(Fault::new(format!(
-                "{0} is a socket of another program, and nsecd removes nothing it did not make: stop that program, or, if `ss -xl src {0}` shows that none serves it, remove it; or use another --socket",
-                self.show()
+                "{0} is a socket of another program, and nsecd removes nothing it did not make: stop that program, or, if `ss -xl src {0}` shows that none serves it, remove it; or use another {1}",
+                self.show(),
+                self.flag
             )));
         }
         let patience = Instant::now() + DYING;

@@ -10,9 +10,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2};
 use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmod, fchmodat, fstat, fstatat, mkdirat};
-use nix::unistd::{getegid, geteuid};
+use nix::unistd::{fsync, getegid, geteuid};
 
 use crate::fault::{Fault, OrFault};
 
@@ -123,6 +123,14 @@ impl Dir {
     pub fn look(&self, name: &OsStr) -> Result<OwnedFd, Fault> {
         single(name)?;
         open_in(&self.fd, name, OFlag::O_PATH, 0).or_fault(|| format!("looking at {}", self.show(name)))
+    }
+
+    /// Waits until what was made, renamed and removed in it has reached the disk (fsync(2)).
+    pub fn sync(&self) -> Result<(), Fault> {
+        let what = || format!("writing directory {} to disk", self.path.display());
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let open = openat(&self.fd, ".", flags, Mode::empty()).or_fault(what)?;
+        fsync(&open).or_fault(what)
     }
 
     fn show(&self, name: &OsStr) -> String {

@@ -17,6 +17,7 @@ use crate::fault::{Fault, OrFault};
 use crate::handover::{Files, policy};
 use crate::holders::{ceiling_argument, flag, packet_pair, set_nonblocking};
 use crate::logging::syslog_for_broker;
+use crate::page::Busy;
 use crate::ready::{Expected, Handover, NotReady, PATIENCE, hellos};
 use crate::setup::Setup;
 use crate::spawn::{Child, Start};
@@ -38,6 +39,8 @@ pub struct Service {
     pub broker: Child,
     /// The gates' processes, in the order of the accounts.
     pub gates: Vec<Child>,
+    /// Whether they are using their keys, in the same order.
+    busy: Vec<Busy>,
     /// Control frames to and from the broker.
     pub control: OwnedFd,
     /// Whether the broker has served a request.
@@ -71,11 +74,14 @@ impl Service {
         let setup = &*setup;
         let mut gates = Vec::new();
         let mut gate_ends = Vec::new();
+        let mut all_busy = Vec::new();
         for index in 0..setup.config.accounts.len() {
             let (end, ours) = stream_pair()?;
             let (channel, theirs) = packet_pair()?;
-            gates.push((gate(setup, index, &ours, &theirs)?, channel));
+            let busy = Busy::new()?;
+            gates.push((gate(setup, index, &ours, &theirs, &busy)?, channel));
             gate_ends.push(end);
+            all_busy.push(busy);
         }
         let (control, theirs) = packet_pair()?;
         let (policy_end, policy_pipe) = pipe2(OFlag::O_CLOEXEC).or_fault(|| "making the policy pipe".into())?;
@@ -108,6 +114,7 @@ impl Service {
         Ok(Service {
             broker,
             gates: gates.into_iter().map(|(child, _)| child).collect(),
+            busy: all_busy,
             control,
             served: false,
             asked: Instant::now(),
@@ -162,6 +169,18 @@ impl Service {
         sendmsg::<()>(self.control.as_raw_fd(), &parts, &rights, flags, None) == Ok(bytes.len())
     }
 
+    /// Whether the gate of the account with this number may be using the key. One that has ended is not, whatever its busy word says.
+    pub fn uses_key(&mut self, index: usize) -> bool {
+        self.busy[index].is_set() && self.gates[index].ended().is_none()
+    }
+
+    /// Begins to end a gate that has been using the key for too long. Its broker does not get over that, and both are replaced.
+    pub fn end_gate(&mut self, index: usize, after: Duration) {
+        let gate = &mut self.gates[index];
+        log::error!("{} has been using a frozen key for {} s: it is ended", gate.name(), after.as_secs());
+        gate.begin_kill();
+    }
+
     /// Ends broker and gates.
     pub fn stop(mut self) {
         self.broker.kill();
@@ -173,7 +192,7 @@ impl Service {
     }
 }
 
-fn gate(setup: &Setup, index: usize, broker: &OwnedFd, channel: &OwnedFd) -> Result<Child, Fault> {
+fn gate(setup: &Setup, index: usize, broker: &OwnedFd, channel: &OwnedFd, busy: &Busy) -> Result<Child, Fault> {
     let account = &setup.config.accounts[index];
     let holder = &setup.holders[index];
     let record = &setup.records[index];
@@ -181,6 +200,7 @@ fn gate(setup: &Setup, index: usize, broker: &OwnedFd, channel: &OwnedFd) -> Res
     let previous = previous.as_ref().map_or(setup.standard.null.as_fd(), AsFd::as_fd);
     let mut fds = setup.standard.triple();
     fds.extend([holder.channel.as_fd(), broker.as_fd(), channel.as_fd(), record.file().as_fd(), previous]);
+    fds.extend([setup.freezes[index].page().as_fd(), busy.as_fd()]);
     Child::start(Start {
         name: format!("the gate of account {}", account.name),
         program: "nsecd-gate",

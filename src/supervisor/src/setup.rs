@@ -12,7 +12,9 @@ use nix::unistd::{Gid, Uid, fchown};
 use crate::activation::Given;
 use crate::alertlog::AlertLog;
 use crate::config::{Account, Config};
+use crate::control::ControlSocket;
 use crate::fault::{Fault, OrFault};
+use crate::freeze::Freeze;
 use crate::holders::{Holder, Standard};
 use crate::images::Images;
 use crate::journal::{self, Journal};
@@ -33,10 +35,14 @@ pub struct Setup {
     pub ecdh: Option<Holder>,
     /// One for each configured socket.
     pub listeners: Vec<Listener>,
+    /// The operator's.
+    pub control: ControlSocket,
     /// One for each configured socket.
     pub alert_logs: Vec<AlertLog>,
     /// One for each account, written by its gate.
     pub records: Vec<Record>,
+    /// One for each account.
+    pub freezes: Vec<Freeze>,
     /// Written by the broker.
     pub journal: Journal,
     /// This boot's random id (proc_sys_kernel(5)).
@@ -170,6 +176,11 @@ pub fn ecdh_record(config: &Config, state: &State, ids: &Roles) -> Result<Option
     let mut record = Record::open(state, &format!("{}.ecdh", account.name), ids.ecdh, full)?;
     record.rotate(state, record::keep(config));
     Ok(Some(record))
+}
+
+/// Which accounts the operator has frozen.
+pub fn freezes(config: &Config, state: &State) -> Result<Vec<Freeze>, Fault> {
+    config.accounts.iter().map(|a| Freeze::open(state.dir(), &a.name)).collect()
 }
 
 /// Opens the journal: what SIGNER_SESSION_FILE names, unless that is another program's file, or nobody should write there, or

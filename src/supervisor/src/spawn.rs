@@ -117,10 +117,15 @@ impl Child {
 
     /// Kills it, whatever it is doing, and reaps it.
     pub fn kill(&mut self) {
+        self.begin_kill();
+        self.reap(WaitPidFlag::empty());
+    }
+
+    /// Kills it and does not wait for its end, which a disk that does not answer may put off.
+    pub fn begin_kill(&mut self) {
         if self.ended().is_none() {
             // Not reaped, so the number is still its own.
             let _ = kill(self.pid, Signal::SIGKILL);
-            self.reap(WaitPidFlag::empty());
         }
     }
 

@@ -6,6 +6,7 @@ use nix::unistd::{getegid, geteuid};
 
 use crate::activation::Given;
 use crate::config::{self, Command, Config, Ids, Source};
+use crate::control::ControlSocket;
 use crate::environment::Environment;
 use crate::fault::Fault;
 use crate::harden::{drop_capabilities, harden};
@@ -63,10 +64,12 @@ fn run(config: Box<Config>, environment: &Environment) -> Result<(), NotReady> {
     drop_capabilities()?; // not before: with hidepid it takes one to see which uids are in use
     let state = State::open(&config.state.dir, config.ephemeral)?;
     let listeners = setup::listeners(&config, &given, &mut inherited)?;
+    let control = ControlSocket::open(&config.admin_dir)?;
     let alert_logs = setup::alert_logs(&config)?;
     let records = setup::records(&config, &state, &ids)?;
     let ecdh_record = setup::ecdh_record(&config, &state, &ids)?;
     let journal = setup::journal(&config)?;
+    let freezes = setup::freezes(&config, &state)?;
     setup::distinct(&config, &alert_logs, records.iter().chain(&ecdh_record), &journal)?;
     let boot_id = setup::boot_id()?;
     let credentials = environment.credentials_directory.as_deref();
@@ -80,13 +83,15 @@ fn run(config: Box<Config>, environment: &Environment) -> Result<(), NotReady> {
     // The holders read their keys and lock themselves; then gates and broker.
     let means = Means { config: &config, images: &images, ids: &ids, standard: &standard, signals: &signals };
     let holders = holders::start(&means, sources)?;
-    let ecdh = holders::start_ecdh(&means, second, ecdh_record.as_ref(), &state, holders.first())?;
+    let ecdh = holders::start_ecdh(&means, second, ecdh_record.as_ref(), &state, holders.first().zip(freezes.first()))?;
     let mut setup = Setup {
         holders,
         ecdh,
         listeners,
+        control,
         alert_logs,
         records,
+        freezes,
         journal,
         boot_id,
         images,
@@ -131,6 +136,12 @@ fn announce(setup: &Setup, service: &Service, notify: &Notify) {
         log::warn!(
             "record = false: signatures leave no record, and a restart refills the ceiling; for load tests only"
         );
+    }
+    for freeze in &setup.freezes {
+        if let Some(since) = freeze.since() {
+            let name = freeze.account();
+            log::warn!("account {name} is frozen since {since}: `nsecctl thaw --account {name}` ends that");
+        }
     }
     for (account, holder) in setup.config.accounts.iter().zip(&setup.holders) {
         log::info!("account {}: public key {}", account.name, holder.public_key);

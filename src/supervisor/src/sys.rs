@@ -1,4 +1,4 @@
-//! The supervisor's only unsafe code: fork and exec, and taking descriptors that were inherited by number.
+//! The supervisor's only unsafe code: fork and exec, taking descriptors that were inherited by number, and words in shared memory.
 //!
 //! Must never run in a process with a second thread (fork would copy its locks) once the supervisor is up,
 //! and the child must neither allocate nor return: it executes a role or leaves with _exit.
@@ -10,8 +10,10 @@ use std::ffi::{CString, c_char, c_int};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
+use std::sync::atomic::AtomicU32;
 
 use nix::fcntl::OFlag;
+use nix::sys::socket::{SockFlag, accept4};
 use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, pipe2};
 
@@ -111,6 +113,13 @@ pub fn pidfd_open(pid: Pid) -> io::Result<OwnedFd> {
     }
 }
 
+/// The next connection to a listening socket, close-on-exec and non-blocking.
+pub fn accept(listener: BorrowedFd) -> nix::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    // SAFETY: the kernel has just made this descriptor for us, nothing else owns it.
+    accept4(listener.as_raw_fd(), flags).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// Inherited descriptors by the number they had.
 pub type Inherited = BTreeMap<RawFd, OwnedFd>;
 
@@ -170,5 +179,42 @@ pub fn keep_capabilities(keep: u64) -> io::Result<()> {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }
+    }
+}
+
+/// A word of memory that other processes may have mapped as well.
+#[derive(Debug)]
+pub struct SharedWord(ptr::NonNull<AtomicU32>);
+
+impl SharedWord {
+    /// Maps the first word of `memory`, which must be sealed against shrinking or be ours alone until it is.
+    ///
+    /// # Errors
+    /// mmap(2)'s.
+    pub fn map(memory: BorrowedFd) -> io::Result<SharedWord> {
+        let (size, access) = (size_of::<AtomicU32>(), libc::PROT_READ | libc::PROT_WRITE);
+        // SAFETY: a new mapping at an address of the kernel's choice touches nothing that is there.
+        let at = unsafe { libc::mmap(ptr::null_mut(), size, access, libc::MAP_SHARED, memory.as_raw_fd(), 0) };
+        match ptr::NonNull::new(at.cast()) {
+            Some(word) if at != libc::MAP_FAILED => Ok(SharedWord(word)),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+impl std::ops::Deref for SharedWord {
+    type Target = AtomicU32;
+
+    fn deref(&self) -> &AtomicU32 {
+        // SAFETY: mapped until `self` is dropped, at a page's start and so aligned, for reading and writing; other processes go at
+        // it by atomic operations only.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl Drop for SharedWord {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is this value's own, and no reference outlives the value.
+        unsafe { libc::munmap(self.0.as_ptr().cast(), size_of::<AtomicU32>()) };
     }
 }

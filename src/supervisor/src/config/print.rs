@@ -56,8 +56,7 @@ fn ceiling(c: &Option<Ceiling>) -> String {
 
 /// The configuration in force as a config file.
 pub fn toml(c: &Config) -> String {
-    // The admin directory has a flag and, in this version, no key.
-    let mut out = format!("# The configuration in force, with --admin-dir {}\n", path(&c.admin_dir));
+    let mut out = String::from("# The configuration in force\n");
     if c.default_account != DEFAULT {
         line(&mut out, "default_account", &quoted(&c.default_account));
     }
@@ -88,6 +87,8 @@ pub fn toml(c: &Config) -> String {
     }
     line(&mut out, "log_size", &quoted(&units::show_size(c.state.log_size)));
     line(&mut out, "log_keep", &c.state.log_keep.to_string());
+    out.push_str("\n[admin]\n");
+    line(&mut out, "dir", &path(&c.admin_dir));
     for s in &c.sockets {
         let in_private = c.ephemeral && s.alert_log.starts_with(&c.state.dir);
         socket(&mut out, s, if in_private { "# alert_log" } else { "alert_log" });

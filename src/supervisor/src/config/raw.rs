@@ -51,6 +51,8 @@ pub struct RawFile {
     pub log_size: Option<At<u64>>,
     /// `[state] log_keep`, files.
     pub log_keep: Option<At<u32>>,
+    /// `[admin] dir`.
+    pub admin_dir: Option<At<PathBuf>>,
     /// `[[socket]]`.
     pub sockets: Vec<RawSocket>,
 }
@@ -142,7 +144,6 @@ pub struct RawSocket {
 /// Reads a config file's text. `name` is the file's name in errors.
 pub fn read(text: &str, name: &str) -> Result<RawFile, Error> {
     let mut top = Section::new("", Origin::Default, tree::parse(text, name)?);
-    top.later("admin")?;
     let mut file = RawFile {
         default_account: top.take("default_account", values::account_name)?,
         key: top.section("key")?.map(|s| account(s, false)).transpose()?,
@@ -160,6 +161,10 @@ pub fn read(text: &str, name: &str) -> Result<RawFile, Error> {
         file.log_size = state.take("log_size", |v| values::size(v, 64 << 10, 1 << 30))?;
         file.log_keep = state.take("log_keep", |v| values::count(v, 1_000))?;
         state.finish()?;
+    }
+    if let Some(mut admin) = top.section("admin")? {
+        file.admin_dir = admin.take("dir", values::path)?;
+        admin.finish()?;
     }
     file.sockets = top.sections("socket")?.into_iter().map(socket).collect::<Result<_, _>>()?;
     top.finish()?;

@@ -1,8 +1,10 @@
 //! From what was written to what holds: each setting is the flag's, else the config file's, else the environment's,
 //! else the default. The order of the steps is that of what they need from each other.
 
+use std::path::PathBuf;
+
 use super::accounts::{self, DEFAULT};
-use super::error::{At, Error};
+use super::error::{At, Error, Origin};
 use super::profiles::{self, Profile};
 use super::raw::{RawFile, RawSocket};
 use super::sockets::{self, Shared};
@@ -33,10 +35,7 @@ pub fn resolve(cli: &Cli, mut file: RawFile, profile: Profile, cx: &Context<'_>)
     if cli.ephemeral && !ephemeral {
         notes.push(format!("records and logs are kept in {}", state_dir.display()));
     }
-    let admin_dir = match &cli.admin_dir {
-        Some(dir) => dir.value.clone(),
-        None => defaults::admin_dir(cx)?,
-    };
+    let admin_dir = admin_dir(cli, &file, cx)?;
     let defaults = profile.defaults();
     let shared = Shared {
         defaults: &defaults,
@@ -66,6 +65,22 @@ pub fn resolve(cli: &Cli, mut file: RawFile, profile: Profile, cx: &Context<'_>)
     let mut config = Config { accounts, sockets, holder, ecdh, state, admin_dir, ephemeral, default_account, notes };
     notes::add(&mut config);
     Ok(config)
+}
+
+/// The admin directory, in which a socket must have room for its name.
+fn admin_dir(cli: &Cli, file: &RawFile, cx: &Context<'_>) -> Result<PathBuf, Error> {
+    let At { value, origin } = match cli.admin_dir.as_ref().or(file.admin_dir.as_ref()) {
+        Some(dir) => dir.clone(),
+        None => At::new(defaults::admin_dir(cx)?, Origin::Default),
+    };
+    let socket = value.join(nsecd_policy::operator::SOCKET);
+    match socket.to_str().and_then(values::absolute_socket) {
+        Some(_) => Ok(value),
+        None => {
+            let text = format!("admin directory: for {}, expected {}", socket.display(), values::SOCKET_PATH);
+            Err(Error::at(&origin, text))
+        }
+    }
 }
 
 fn flag(written: &Option<At<bool>>, default: bool) -> bool {

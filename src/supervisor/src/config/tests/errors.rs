@@ -39,6 +39,7 @@ fn unknown_keys_are_refused_in_every_table() {
         ("[limits]\nper_day = 1", "unknown key limits.per_day"),
         ("[holder]\nx = 1", "unknown key holder.x"),
         ("[state]\nx = 1", "unknown key state.x"),
+        ("[admin]\nx = 1", "unknown key admin.x: expected one of dir"),
         ("[[socket]]\n\n\nx = 1", ":4: unknown key socket.x"),
         ("[[socket]]\nlimits = { x = 1 }", ":2: unknown key socket.limits.x"),
         ("[[socket]]\ntotal = { live_sessions = 1 }", "unknown key socket.total.live_sessions"),
@@ -50,7 +51,6 @@ fn unknown_keys_are_refused_in_every_table() {
 #[test]
 fn later_features_are_refused_as_such() {
     all_refused(&[
-        ("[admin]\ndir = '/run/x'", "nsecd.toml:1: admin is not yet supported by this version"),
         ("[[socket]]\nstart_sessions = 'admin'", "not yet supported by this version: expected \"self\" or \"once\""),
         ("[[socket]]\nstart_sessions = 'all'", "\"all\": expected \"self\" or \"once\""),
     ]);
@@ -190,6 +190,8 @@ fn contradictions_within_a_socket_are_refused() {
         ),
         ("[[socket]]\npath = '/run/nsecd/admin'", "collides with the admin directory"),
         ("[[socket]]\npath = '/run/nsecd'", "collides with the admin directory"),
+        ("[admin]\ndir = '/a'\n[[socket]]\npath = '/a/b/s.sock'", ":4: the agent socket /a/b/s.sock collides"),
+        (&format!("[admin]\ndir = '/{}'", "a".repeat(94)), ":2: admin directory: for /aaa"),
     ]);
 }
 

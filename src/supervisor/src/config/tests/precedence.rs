@@ -30,6 +30,9 @@ fn flag_then_config_then_environment_then_default() {
     assert_eq!(seen(Start { env: &env, file: Some(file), ..Start::default() }), in_file);
     let flags = Start { args: &args, env: &env, file: Some(file), ..Start::default() };
     assert_eq!(flags.config().unwrap().admin_dir, path("/admin"));
+    let admin =
+        |args| Start { args, file: Some("[admin]\ndir = '/in-file'"), ..Start::default() }.config().unwrap().admin_dir;
+    assert_eq!((admin(&args), admin(&[])), (path("/admin"), path("/in-file")));
     assert_eq!(seen(flags), text("/flag.sock", "/file.log", "/flag", Source::Fd(3)));
 }
 
