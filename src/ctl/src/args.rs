@@ -1,10 +1,29 @@
-//! nsecctl's command line, turned into one request of the socket protocol.
+//! nsecctl's command line, turned into one request of the socket protocol, or of the operator's.
 //!
 //! A session token never comes from the command line, where every process of the host could read it: it is
 //! read from a file or from standard input.
 
+use nsecd_policy::operator;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
+
+/// What is asked, and of whom.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Command {
+    /// The broker, over an agent socket.
+    Ask(Ask),
+    /// The supervisor, over the control socket.
+    Order(Order),
+}
+
+/// One request of the operator's.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Order {
+    /// `--admin-dir`, if given.
+    pub admin_dir: Option<PathBuf>,
+    /// What to do with which account.
+    pub request: operator::Request,
+}
 
 /// One request, but for the parts that lie in files.
 #[derive(Debug, PartialEq)]
@@ -24,7 +43,7 @@ pub(crate) struct Ask {
 }
 
 /// Reads the arguments after the program's name; `None` asks for help. The error says what was expected.
-pub(crate) fn parse(args: &[String]) -> Result<Option<Ask>, String> {
+pub(crate) fn parse(args: &[String]) -> Result<Option<Command>, String> {
     let (mut words, mut flags) = (Vec::new(), Vec::new());
     let mut rest = args.iter();
     while let Some(arg) = rest.next() {
@@ -35,6 +54,11 @@ pub(crate) fn parse(args: &[String]) -> Result<Option<Ask>, String> {
             Some(Err(flag)) => flags.push((flag, rest.next().ok_or(format!("--{flag} needs a value"))?)),
             None => words.push(arg.as_str()),
         }
+    }
+    match words[..] {
+        ["freeze"] => return order(operator::Command::Freeze, &flags).map(Some),
+        ["thaw"] => return order(operator::Command::Thaw, &flags).map(Some),
+        _ => {}
     }
     let (method, token, allowed): (_, _, &[&str]) = match words[..] {
         ["pubkey"] => ("get_public_key", "", &["account"]),
@@ -78,7 +102,26 @@ pub(crate) fn parse(args: &[String]) -> Result<Option<Ask>, String> {
         }
         ask.params.entry("content").or_insert(json!(""));
     }
-    Ok(Some(ask))
+    Ok(Some(Command::Ask(ask)))
+}
+
+/// Reads the flags of `freeze` and `thaw`.
+fn order(command: operator::Command, flags: &[(&str, impl AsRef<str>)]) -> Result<Command, String> {
+    let mut order = Order { admin_dir: None, request: operator::Request { command, account: String::new() } };
+    for (name, value) in flags {
+        let value = value.as_ref();
+        match *name {
+            "admin-dir" => order.admin_dir = Some(value.into()),
+            // Empty it would mean all of them: a script's unset variable must not.
+            "account" if value.is_empty() => return Err("--account wants a name; without it all are meant".into()),
+            "account" => order.request.account = value.into(),
+            _ => return Err(format!("`freeze` and `thaw` take no --{name}")),
+        }
+    }
+    match order.request.encode() {
+        Some(_) => Ok(Command::Order(order)),
+        None => Err(format!("--account: no account has a name of more than {} bytes", operator::NAME)),
+    }
 }
 
 fn number<T: std::str::FromStr>(name: &str, text: &str) -> Result<T, String> {
@@ -100,7 +143,10 @@ mod tests {
 
     fn ask(line: &str) -> Result<Ask, String> {
         let args: Vec<String> = line.split_whitespace().map(String::from).collect();
-        parse(&args).map(|ask| ask.expect("no help was asked for"))
+        match parse(&args)?.expect("no help was asked for") {
+            Command::Ask(ask) => Ok(ask),
+            Command::Order(order) => Err(format!("{order:?}")),
+        }
     }
 
     #[test]
@@ -124,5 +170,21 @@ mod tests {
         }
         ask("sign --kind 1 --content-file a --content b").expect_err("two contents");
         ask("session info --token abc").expect_err("a token in argv");
+    }
+
+    #[test]
+    fn freeze_and_thaw_are_for_the_operators_socket() {
+        let parse_line = |line: &str| parse(&line.split(' ').map(String::from).collect::<Vec<_>>());
+        for (word, command) in [("freeze", operator::Command::Freeze), ("thaw", operator::Command::Thaw)] {
+            let order = |admin_dir: Option<&str>, account: &str| {
+                let request = operator::Request { command, account: account.into() };
+                Ok(Some(Command::Order(Order { admin_dir: admin_dir.map(PathBuf::from), request })))
+            };
+            assert_eq!(parse_line(word), order(None, ""));
+            assert_eq!(parse_line(&format!("--admin-dir /a {word} --account=b")), order(Some("/a"), "b"));
+            for rest in ["--account=", "--socket=/s", "--kind=1", "default", &format!("--account={}", "a".repeat(65))] {
+                parse_line(&format!("{word} {rest}")).expect_err(rest);
+            }
+        }
     }
 }

@@ -3,8 +3,9 @@
 //! It holds no key and decides nothing; it must never take a secret from its command line or environment.
 
 mod args;
+mod order;
 
-use args::Ask;
+use args::{Ask, Command};
 use serde_json::{Value, json};
 use std::env;
 use std::fs;
@@ -22,12 +23,20 @@ nsecctl [--socket PATH] COMMAND: ask a running nsecd, print its JSON reply
   session info|revoke [--token-file FILE]
   sign --kind N [--content TEXT | --content-file FILE] [--tags JSON] [--created-at SECONDS]
        [--account NAME] [--token-file FILE]
+  freeze [--account NAME] [--admin-dir DIR]
+  thaw [--account NAME] [--admin-dir DIR]
 
 A session token is the first line of --token-file's FILE (`-`: standard input, the default of info and
 revoke). `start` with a token narrows that session; --save writes the new token to a new FILE, mode 0600.
 Without --scope a session gets kinds 1, 9734 and 1111, without --ttl 8 hours, as far as the socket allows.
 Socket: --socket, else $NOSTR_SIGNER_SOCKET, else the first that exists of nsecd's default paths.
-Exit codes: 0 done, 1 refused, 2 usage, 3 cannot connect.
+
+`freeze` returns when no process of nsecd's uses the key any more, and none will before `thaw`: not for an
+agent, not for a broker that somebody has taken over, not after a restart. Without --account it is about all
+accounts. Both are for root and nsecd's own user, over control.sock in the admin directory: --admin-dir, else
+the first of nsecd's default paths that has one.
+Exit codes: 0 done, 1 refused, 2 usage, 3 cannot connect, or no answer; 4 frozen, but a restart would thaw,
+since the state directory could not be written.
 ";
 
 /// Runs nsecctl with the process's own arguments. Exit codes: see the help text.
@@ -36,7 +45,8 @@ pub fn main() -> ExitCode {
     let command = args.map_err(|a| format!("an argument is not UTF-8: {}", a.display())).and_then(|a| args::parse(&a));
     match command {
         Ok(None) => show(&format!("nsecctl {}\n\n{}", env!("CARGO_PKG_VERSION"), HELP.trim_end()), ExitCode::SUCCESS),
-        Ok(Some(ask)) => run(ask),
+        Ok(Some(Command::Ask(ask))) => run(ask),
+        Ok(Some(Command::Order(order))) => order::run(&order),
         Err(what) => complain(&format!("{what}; see `nsecctl --help`"), 2),
     }
 }
@@ -151,7 +161,10 @@ mod tests {
         let file = env::temp_dir().join(format!("nsecctl-token-{}", std::process::id()));
         fs::write(&file, "abc\nrest\n").expect("temp file");
         let args = ["session".into(), "info".into(), format!("--token-file={}", file.display())];
-        let line = args::parse(&args).map(|ask| complete(ask.expect("a request")));
+        let line = args::parse(&args).map(|command| match command {
+            Some(Command::Ask(ask)) => complete(ask),
+            other => panic!("{other:?}"),
+        });
         fs::remove_file(&file).expect("temp file");
         assert_eq!(line, Ok(Ok("{\"method\":\"session_info\",\"params\":{\"token\":\"abc\"}}\n".into())));
     }

@@ -1,0 +1,188 @@
+//! `freeze` and `thaw`: one fixed frame to the supervisor, one back for each account.
+
+use crate::args::Order;
+use crate::{complain, show};
+use nsecd_policy::operator::{Command, REPLY, Reply, SOCKET, Status};
+use nsecd_policy::time::iso;
+use serde_json::{Value, json};
+use std::env;
+use std::fs;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// How long the supervisor may take. It answers at once, but for a key in use (3 s at most) and broker and gates that are being
+/// started (some 10 s at most, unless the journal is very long).
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Exit code: frozen, and not for good.
+const NOT_SAVED: u8 = 4;
+
+/// Sends the order and says how it went. Exit codes: see the help text.
+pub(crate) fn run(order: &Order) -> ExitCode {
+    let path = match socket(order.admin_dir.as_deref()) {
+        Ok(path) => path,
+        Err(what) => return complain(&what, 3),
+    };
+    let replies = match exchange(&path, order) {
+        Ok(replies) => replies,
+        Err(e) => return complain(&format!("{}: {}", path.display(), advice(order.request.command, &e)), 3),
+    };
+    let (text, code) = verdict(order, &replies);
+    let shown = show(&report(&replies).to_string(), ExitCode::from(code));
+    if text.is_empty() || shown != ExitCode::from(code) { shown } else { complain(&text, code) }
+}
+
+/// What is wrong, if anything is, and the exit code.
+fn verdict(order: &Order, replies: &[Reply]) -> (String, u8) {
+    let freeze = order.request.command == Command::Freeze;
+    let has = |status| replies.iter().any(|reply| reply.status == status);
+    if has(Status::UnknownAccount) {
+        return (format!("nsecd has no account {}", order.request.account), 1);
+    }
+    if has(Status::NotAllowed) {
+        return ("refused: only root and the user that nsecd runs as may ask that".into(), 1);
+    }
+    if has(Status::Malformed) {
+        return ("refused: nsecd and nsecctl are of different versions".into(), 1);
+    }
+    let names = |of: fn(&Reply) -> bool| {
+        replies.iter().filter(|r| of(r)).map(|r| r.account.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    let (frozen, free) = (names(|r| r.frozen.is_some()), names(|r| r.frozen.is_none()));
+    match freeze {
+        true if !free.is_empty() => (format!("not frozen: {free}: somebody has thawed it meanwhile"), 1),
+        false if !frozen.is_empty() => (
+            format!(
+                "still frozen: {frozen}: see nsecd's log (the state directory must be writable), or somebody has frozen it meanwhile"
+            ),
+            1,
+        ),
+        true if replies.iter().any(|r| !r.saved) => {
+            let text = "frozen, but the state directory cannot be written: a restart of nsecd would thaw it; see its log, and freeze again";
+            (text.into(), NOT_SAVED)
+        }
+        _ => (String::new(), 0),
+    }
+}
+
+/// The replies for people and programs.
+fn report(replies: &[Reply]) -> Value {
+    let account = |r: &Reply| {
+        let since = r.frozen.filter(|ms| *ms > 0).map(iso);
+        json!({"account": r.account, "frozen": r.frozen.is_some(), "since": since, "saved": r.saved})
+    };
+    json!({"accounts": replies.iter().filter(|r| !r.account.is_empty()).map(account).collect::<Vec<_>>()})
+}
+
+fn advice(command: Command, e: &io::Error) -> String {
+    let doubt = match command {
+        Command::Freeze => "not acknowledged: do not count on the freeze; if it is urgent, stop nsecd",
+        Command::Thaw | Command::Status => "not acknowledged",
+    };
+    match e.kind() {
+        ErrorKind::ConnectionRefused | ErrorKind::NotFound => format!("{e}: no nsecd serves it"),
+        ErrorKind::PermissionDenied => format!("{e}: it is for root and the user that nsecd runs as"),
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => format!("{doubt} ({} s without an answer)", PATIENCE.as_secs()),
+        ErrorKind::UnexpectedEof => format!("{doubt} (nsecd has closed the connection; see its log)"),
+        _ => format!("{e}: {doubt}"),
+    }
+}
+
+fn exchange(path: &Path, order: &Order) -> io::Result<Vec<Reply>> {
+    let frame = order.request.encode().ok_or(ErrorKind::InvalidInput)?;
+    let mut stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    // Who is refused for its uid may be so before it has asked; the refusal is there to be read all the same.
+    let sent = stream.write_all(&frame);
+    let mut replies: Vec<Reply> = Vec::new();
+    loop {
+        let mut frame = [0; REPLY];
+        stream.read_exact(&mut frame).map_err(|e| sent.as_ref().err().map_or(e.kind(), io::Error::kind))?;
+        let reply = Reply::decode(&frame).ok_or_else(|| io::Error::other("this is no answer of nsecd's"))?;
+        let left = reply.left;
+        replies.push(reply);
+        if left == 0 {
+            return Ok(replies);
+        }
+    }
+}
+
+/// The control socket. Among the default paths only that in a directory which nobody else can have made: who answers there could
+/// acknowledge what has not been done.
+fn socket(admin_dir: Option<&Path>) -> Result<PathBuf, String> {
+    if let Some(dir) = admin_dir {
+        return Ok(dir.join(SOCKET));
+    }
+    let uid = fs::metadata("/proc/self").map(|m| m.uid()).map_err(|e| format!("/proc/self: {e}"))?;
+    let dirs = default_dirs(uid, env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from));
+    let ours =
+        |dir: &&PathBuf| fs::symlink_metadata(dir).is_ok_and(|m| m.is_dir() && m.uid() == uid && m.mode() & 0o077 == 0);
+    match dirs.iter().filter(ours).map(|dir| dir.join(SOCKET)).find(|path| path.exists()) {
+        Some(path) => Ok(path),
+        None => {
+            let tried: Vec<_> = dirs.iter().map(|dir| dir.display().to_string()).collect();
+            Err(format!("no {SOCKET} in {}; start nsecd, or say where with --admin-dir", tried.join(", ")))
+        }
+    }
+}
+
+/// Where nsecd's admin directory is unless told otherwise, as this user would have started it.
+fn default_dirs(uid: u32, runtime: Option<PathBuf>) -> Vec<PathBuf> {
+    if uid == 0 {
+        return vec!["/run/nsecd/admin".into()];
+    }
+    let runtime = runtime.filter(|dir| dir.is_absolute());
+    let parents = runtime.into_iter().chain([format!("/run/user/{uid}").into(), format!("/tmp/nsecd-{uid}").into()]);
+    let mut dirs: Vec<PathBuf> = parents.map(|dir: PathBuf| dir.join("nsecd-admin")).collect();
+    dirs.dedup();
+    dirs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nsecd_policy::operator::Request;
+
+    fn order(command: Command) -> Order {
+        Order { admin_dir: None, request: Request { command, account: String::new() } }
+    }
+
+    fn reply(status: Status, frozen: Option<u64>, saved: bool) -> Reply {
+        Reply { status, frozen, saved, left: 0, account: "default".into() }
+    }
+
+    #[test]
+    fn only_what_is_so_is_reported_as_done() {
+        let (freeze, thaw) = (order(Command::Freeze), order(Command::Thaw));
+        let frozen = reply(Status::Done, Some(1_775_108_259_123), true);
+        let free = reply(Status::Done, None, true);
+        let code = |order, replies: &[Reply]| verdict(order, replies).1;
+        assert_eq!((code(&freeze, std::slice::from_ref(&frozen)), code(&thaw, std::slice::from_ref(&free))), (0, 0));
+        assert_eq!((code(&freeze, &[frozen.clone(), free.clone()]), code(&thaw, &[free, frozen.clone()])), (1, 1));
+        assert_eq!(code(&freeze, &[reply(Status::NotSaved, Some(1), false)]), NOT_SAVED);
+        assert_eq!(code(&freeze, &[reply(Status::Done, Some(1), false)]), NOT_SAVED);
+        assert_eq!(code(&thaw, &[reply(Status::NotSaved, Some(1), false)]), 1);
+        for status in [Status::UnknownAccount, Status::NotAllowed, Status::Malformed] {
+            assert_eq!(code(&freeze, &[Reply::refusal(status)]), 1);
+        }
+        let shown = report(&[frozen, reply(Status::Done, Some(0), true), reply(Status::Done, None, true)]);
+        assert_eq!(
+            shown.to_string(),
+            r#"{"accounts":[{"account":"default","frozen":true,"saved":true,"since":"2026-04-02T05:37:39.123Z"},{"account":"default","frozen":true,"saved":true,"since":null},{"account":"default","frozen":false,"saved":true,"since":null}]}"#
+        );
+    }
+
+    #[test]
+    fn the_default_directories_are_nsecds() {
+        let text = |dirs: Vec<PathBuf>| dirs.iter().map(|d| d.display().to_string()).collect::<Vec<_>>();
+        assert_eq!(text(default_dirs(0, Some("/run/user/0".into()))), ["/run/nsecd/admin"]);
+        let own = ["/run/user/7/nsecd-admin", "/tmp/nsecd-7/nsecd-admin"];
+        assert_eq!(text(default_dirs(7, Some("/run/user/7".into()))), own);
+        assert_eq!(text(default_dirs(7, Some("run".into()))), own);
+        assert_eq!(text(default_dirs(7, Some("/x".into())))[0], "/x/nsecd-admin");
+    }
+}
