@@ -1,8 +1,8 @@
 //! B24: once a freeze is acknowledged neither gate nor ECDH holder uses the key, whatever a hijacked broker sends.
 //!
 //! The tests hold the broker's, the key-holder's and the supervisor's ends of real roles under their real sandboxes; against the whole
-//! daemon: tests/freeze.rs. Checked: with the page not read, or read before the busy word is set, with the busy word never set, or
-//! cleared before the key-holder has answered, tests of this file fail.
+//! daemon: tests/freeze.rs. Checked: with the page not read, with the busy word never set, or cleared before the key-holder has answered,
+//! tests of this file fail. The page read a moment before the word is set they do not see: that order stands on its comment.
 
 use crate::support::ecdh::{Ecdh, Options};
 use crate::support::event::unhex;
@@ -34,6 +34,7 @@ fn a_frozen_gate_answers_so_writes_no_row_takes_no_token_and_forwards_nothing() 
     gate.words.freeze(true);
     for n in 0..100 {
         gate.send(&event(n));
+        assert_eq!(gate.forwarded(), None);
         let reply = gate.reply().unwrap();
         assert_eq!((&reply[..32], reply[32], &reply[33..]), (&Sha256::digest(event(n))[..], FROZEN, &[0; 64][..]));
     }
@@ -67,6 +68,7 @@ fn a_gate_is_busy_from_before_the_row_until_the_key_holder_has_answered() {
     reply[32] = 0;
     send(gate.holder.as_raw_fd(), &reply, MsgFlags::empty()).unwrap();
     assert_eq!(gate.reply(), Some(reply), "a use that had begun is completed");
+    assert_eq!(gate.forwarded(), None);
     assert_eq!(gate.reply().unwrap()[32], FROZEN);
     gate.words.freeze_and_wait();
     assert_eq!(rows(&gate.record), 1);

@@ -1,7 +1,7 @@
 //! Freeze against a hijacked broker of a running nsecd: one that writes straight to gate and ECDH holder as fast as they read. The
 //! tests take its ends out of a broker that is stopped.
 //!
-//! Checked: red with the page not read, or not handed to one of the two, and with the answer before the busy words are clear.
+//! Checked: red with the page not read, or not handed to the ECDH holder, and with the busy word never set. That the answer waits for it: stuck.rs.
 
 use crate::rows;
 use crate::support::control::{freeze, thaw};

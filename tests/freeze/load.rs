@@ -1,6 +1,6 @@
 //! Freeze under the load of clients: what they get, and what they do not.
 //!
-//! Checked: red with the page not set, with the answer before the busy words are clear, and with one account taken for all.
+//! Checked: red with the page not read, and with one account's page handed to all.
 
 use crate::rows;
 use crate::support::client::{code, refusal};
