@@ -2,7 +2,7 @@
 //!
 //! The tests hold the broker's, the key-holder's and the supervisor's ends of real roles under their real sandboxes; against the whole
 //! daemon: tests/freeze.rs. Checked: with the page not read, with the busy word never set, or cleared before the key-holder has answered,
-//! tests of this file fail. The page read a moment before the word is set they do not see: that order stands on its comment.
+//! tests of this file fail. The page read a moment before the word is set they do not see: src/bounds/src/freeze.rs does.
 
 use crate::support::ecdh::{Ecdh, Options};
 use crate::support::event::unhex;
