@@ -180,16 +180,6 @@ impl Section {
         self.entries.iter()
     }
 
-    /// Refuses a key of the design whose feature this version does not have.
-    pub fn later(&self, key: &str) -> Result<(), Error> {
-        match self.entries.get(key) {
-            None => Ok(()),
-            Some(entry) => {
-                Err(Error::at(&entry.origin, format!("{} is not yet supported by this version", self.full(key))))
-            }
-        }
-    }
-
     /// Refuses every key that was not taken.
     pub fn finish(self) -> Result<(), Error> {
         let Some((key, entry)) = self.entries.iter().next() else { return Ok(()) };
