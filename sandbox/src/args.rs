@@ -1,9 +1,10 @@
-//! The arguments every role is started with: version, supervisor's process id, uid and gid to become.
+//! The arguments every role is started with: version, supervisor's process id, uid and gid to become, then the role's own.
 //!
 //! They come from the supervisor alone and hold nothing secret.
 
-use crate::{hello::VERSION, sys};
+use crate::{hello::VERSION, lock, lock::Confinement};
 use core::fmt::Display;
+use std::io::Write;
 
 /// Exit code: wrong arguments or a supervisor of another version.
 pub const USAGE: i32 = 64;
@@ -11,74 +12,71 @@ pub const USAGE: i32 = 64;
 pub const BAD_KEY: i32 = 65;
 /// Exit code: no key could be read from its source.
 pub const NO_KEY: i32 = 66;
-/// Exit code: the record cannot be continued.
-pub const BAD_RECORD: i32 = 67;
 /// Exit code: a mandatory step of the lock failed.
 pub const NOT_LOCKED: i32 = 70;
 
-/// What all roles share.
-pub struct Common {
-    /// Process id of the supervisor.
-    pub supervisor: i32,
-    /// Uid and gid to become; `None` when nsecd runs as an ordinary user.
-    pub ids: Option<(u32, u32)>,
-    /// The role's own arguments.
-    pub rest: Vec<String>,
-}
-
-/// Reads the process's arguments; ends the process where they are not from this version's supervisor.
-pub fn common(role: &str) -> Common {
-    match parse(std::env::args().skip(1)) {
-        Ok(common) => common,
-        Err(why) => fail(role, USAGE, why),
-    }
+/// Reads the process's arguments and begins its confinement: only descriptors up to `highest_fd` stay open. Returns the
+/// role's own arguments too; ends the process where they are not from this version's supervisor.
+pub fn begin(highest_fd: u32, filter: &'static [u64]) -> (Confinement, Vec<String>) {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (supervisor, ids, own) = parse(&arguments).unwrap_or_else(|why| fail(USAGE, why));
+    let mut confinement =
+        Confinement { supervisor, ids, highest_fd, connections: None, writes_files: true, filter, missing: 0 };
+    confinement.begin().unwrap_or_else(|why| fail(NOT_LOCKED, why));
+    (confinement, own.to_vec())
 }
 
 /// Ends a role before its lock is complete, with one line for the operator.
-pub fn fail(role: &str, code: i32, why: impl Display) -> ! {
-    let _ = sys::write(2, format!("{role}: {why}\n").as_bytes());
-    sys::exit(code)
+pub fn fail(code: i32, why: impl Display) -> ! {
+    let role = std::env::args().next().unwrap_or_default();
+    let _ = std::io::stderr().write_all(format!("{role}: {why}\n").as_bytes());
+    lock::exit(code)
 }
 
-fn parse(mut args: impl Iterator<Item = String>) -> Result<Common, String> {
+type Parsed<'a> = (u32, Option<(u32, u32)>, &'a [String]);
+
+fn parse(arguments: &[String]) -> Result<Parsed<'_>, String> {
     const ALONE: &str = "this program is started by nsecd; run nsecd instead";
-    let version = args.next().ok_or(ALONE)?;
+    let [version, supervisor, uid, gid, own @ ..] = arguments else { return Err(ALONE.into()) };
     if version != VERSION {
         return Err(format!(
             "started by nsecd {version}, but this is {VERSION}: install both from one build, then restart nsecd"
         ));
     }
-    let mut number = |what: &str| match args.next().as_deref() {
-        Some("-") => Ok(None),
-        Some(text) => text.parse::<u32>().map(Some).map_err(|_| format!("{what} '{text}' is not a number: {ALONE}")),
-        None => Err(ALONE.to_owned()),
-    };
-    let supervisor = number("supervisor's pid")?.and_then(|pid| i32::try_from(pid).ok()).ok_or(ALONE)?;
-    let ids = number("uid")?.zip(number("gid")?);
-    Ok(Common { supervisor, ids, rest: args.collect() })
+    let number = |text: &String| text.parse::<u32>().map_err(|_| format!("'{text}' is not a number: {ALONE}"));
+    let ids = if uid == "-" && gid == "-" { None } else { Some((number(uid)?, number(gid)?)) };
+    Ok((number(supervisor)?, ids, own))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parsed(args: &[&str]) -> Result<Common, String> {
-        parse(args.iter().map(|a| a.to_string()))
+    fn owned(args: &[&str]) -> Vec<String> {
+        args.iter().map(|a| a.to_string()).collect()
     }
 
     #[test]
     fn a_supervisor_of_another_version_is_refused() {
-        assert!(parsed(&["0.0.0", "1", "-", "-"]).is_err_and(|e| e.contains("install both from one build")));
+        assert!(parse(&owned(&["0.0.0", "1", "-", "-"])).is_err_and(|e| e.contains("install both from one build")));
     }
 
     #[test]
     fn arguments_are_version_pid_uid_gid_then_the_roles_own() {
-        let common = parsed(&[VERSION, "42", "1000", "1001", "x", "y"]).expect("well formed");
-        assert_eq!((common.supervisor, common.ids), (42, Some((1000, 1001))));
-        assert_eq!(common.rest, ["x", "y"]);
-        assert!(parsed(&[VERSION, "42", "-", "-"]).expect("well formed").ids.is_none());
-        for bad in [&[][..], &[VERSION], &[VERSION, "-", "-", "-"], &[VERSION, "1", "x", "-"], &[VERSION, "1", "2"]] {
-            assert!(parsed(bad).is_err(), "{bad:?}");
+        let own = owned(&["x", "y"]);
+        let arguments = owned(&[VERSION, "42", "1000", "1001", "x", "y"]);
+        assert_eq!(parse(&arguments), Ok((42, Some((1000, 1001)), &own[..])));
+        assert_eq!(parse(&owned(&[VERSION, "42", "-", "-"])), Ok((42, None, &[][..])));
+        for bad in [
+            &[][..],
+            &["--help"],
+            &[VERSION],
+            &[VERSION, "-", "-", "-"],
+            &[VERSION, "1", "x", "-"],
+            &[VERSION, "1", "-", "2"],
+            &[VERSION, "1", "2"],
+        ] {
+            assert!(parse(&owned(bad)).is_err(), "{bad:?}");
         }
     }
 }

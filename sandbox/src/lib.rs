@@ -10,4 +10,3 @@ pub mod args;
 pub mod filter;
 pub mod hello;
 pub mod lock;
-pub mod sys;

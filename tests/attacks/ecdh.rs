@@ -218,9 +218,9 @@ fn secrets_that_are_no_key_start_no_holder() {
         let (source, mut writer) = std::io::pipe().unwrap();
         writer.write_all(secret.as_bytes()).unwrap();
         drop(writer);
-        let arguments = ["1", "any", "none", "0", "0", "0", "fd"];
+        let arguments = ["1", "any", "none", "none", "0", "fd"];
         let mut command = crate::support::role::command(env!("CARGO_BIN_EXE_nsecd-ecdh"), &arguments);
-        sys::give_fds(&mut command, Words::new().fds(7).into());
+        sys::give_fds(&mut command, Words::new().fds(6).into());
         let output = command.stdin(source).output().unwrap();
         assert_eq!(output.status.code(), Some(65));
         assert!(!String::from_utf8_lossy(&output.stderr).contains(secret));

@@ -1,6 +1,6 @@
 //! B7 and B9: ids, groups, capabilities, filters, arguments and environment of every role, exactly.
 //!
-//! Checked: with the runtime's signal handlers kept, with only the effective uid changed, with a supplementary group kept, with roles left dumpable, or with
+//! Checked: with the runtime's signal handlers kept, with no signal blocked before the exec, with only the effective uid changed, with a supplementary group kept, with roles left dumpable, or with
 //! the supervisor's environment passed on, tests of this file fail.
 
 use crate::support::daemon::{DM, ROLES, Setup};
@@ -24,6 +24,11 @@ fn locked(role: &str, status: &BTreeMap<String, String>) {
     assert_eq!(field(status, "NoNewPrivs"), "1", "{role}");
     assert_eq!(field(status, "Seccomp"), "2", "{role}");
     assert_eq!(field(status, "Threads"), "1", "{role}");
+    // SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGTERM and SIGTSTP.
+    let blocked = u64::from_str_radix(field(status, "SigBlk"), 16).unwrap();
+    for signal in [1, 2, 3, 10, 12, 15, 20] {
+        assert!(blocked >> (signal - 1) & 1 == 1, "{role}: signal {signal} is not blocked: {blocked:x}");
+    }
     // No handler runs in a role, not even the one with which Rust's runtime reports a stack overflow.
     assert_eq!(field(status, "SigCgt"), "0000000000000000", "{role}");
 }

@@ -1,9 +1,10 @@
 //! An ECDH holder with our hands in the broker's and the supervisor's places.
 
 use super::freeze::Words;
-use super::role::{Role, command, pair, start};
+use super::role::{Role, buckets, command, pair, start};
 use super::{Dir, sys};
 use nix::sys::socket::SockType;
+use nsecd_records::with_record;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -66,18 +67,19 @@ impl Ecdh {
         let path = dir.join("ecdh.record");
         let record = File::options().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
         let record_end = if options.read_only { File::open(path) } else { record.try_clone() }.unwrap().into();
+        let previous = File::open(dir.join("ecdh.record.1")).ok();
+        let [ceiling, position] = with_record(&buckets(options.ceiling), &record, previous.as_ref()).unwrap();
         let (source, mut writer) = std::io::pipe().unwrap();
         writer.write_all(options.key.as_bytes()).unwrap();
         drop(writer);
-        let previous = File::open(dir.join("ecdh.record.1")).or_else(|_| File::open("/dev/null")).unwrap().into();
-        let Options { ops, peers, ceiling, prepare, .. } = options;
-        let arguments = [ops, peers, ceiling, "1", "0", "0", "fd"];
+        let Options { ops, peers, prepare, .. } = options;
+        let arguments = [ops, peers, &ceiling, &position, "0", "fd"];
         let mut command = command(env!("CARGO_BIN_EXE_nsecd-ecdh"), &arguments);
         command.stdin(source);
         prepare(&mut command);
         let words = Words::new();
-        let mut fds = vec![(broker_end, 3), (supervisor_end, 4), (record_end, 5), (previous, 6)];
-        fds.extend(words.fds(7));
+        let mut fds = vec![(broker_end, 3), (supervisor_end, 4), (record_end, 5)];
+        fds.extend(words.fds(6));
         let role = start(command, fds, &mut supervisor);
         Ecdh { role, broker, record, words }
     }

@@ -2,7 +2,7 @@
 //! the process's own registers. With sys.rs and filters.rs the only unsafe code of the tests.
 
 use super::filters::request;
-use nsecd_sandbox::lock::{self, Plan};
+use nsecd_sandbox::lock::Confinement;
 use std::arch::asm;
 use std::{io, ptr};
 
@@ -52,16 +52,15 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    fn plan(&self) -> Plan {
-        Plan {
-            max_fd: HIGHEST_FD,
-            keep_stderr: self.broker,
-            supervisor: std::os::unix::process::parent_id() as i32,
+    fn confinement(&self) -> Confinement {
+        Confinement {
+            supervisor: std::os::unix::process::parent_id(),
             ids: self.become_id.map(|id| (id, id)),
-            user_namespace: !self.broker,
-            descriptors: 0,
-            file_size: None,
+            highest_fd: HIGHEST_FD,
+            connections: self.broker.then_some(0),
+            writes_files: true,
             filter: self.filter,
+            missing: 0,
         }
     }
 }
@@ -107,8 +106,8 @@ fn child_of(sandbox: Option<&Sandbox>, prepare: impl FnOnce() -> Call) {
     // SAFETY: stops this process until its tracer has set its options.
     unsafe { libc::raise(libc::SIGSTOP) };
     if let Some(sandbox) = sandbox {
-        let plan = sandbox.plan();
-        if lock::begin(&plan).and_then(|missing| lock::lock(&plan, missing)).is_err() {
+        let mut confinement = sandbox.confinement();
+        if confinement.begin().and_then(|()| confinement.lock()).is_err() {
             return;
         }
     }

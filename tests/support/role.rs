@@ -3,6 +3,8 @@
 use super::freeze::Words;
 use super::sys;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nsecd_policy::hello::decode;
+use nsecd_records::{Bucket, with_record};
 use nsecd_sandbox::hello::{self, Hello, VERSION};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -54,8 +56,17 @@ pub fn start(mut command: Command, fds: Vec<(OwnedFd, i32)>, hello_end: &mut Fil
     assert_eq!(sys::wait_any(&[hello_end.as_fd()]), [0], "no hello");
     let mut frame = [0; hello::LEN + 1];
     let size = hello_end.read(&mut frame).unwrap();
-    let hello = Hello::decode(&frame[..size]).expect("a hello of this version");
+    let hello = decode(&frame[..size]).expect("a hello of this version");
     Role { child, ended, hello }
+}
+
+/// Ceilings as the tests write them: `none` or `burst,tokens,seconds`, with slashes between.
+pub fn buckets(ceilings: &str) -> Vec<Option<Bucket>> {
+    let bucket = |text: &str| {
+        let numbers: Vec<u32> = text.split(',').filter_map(|n| n.parse().ok()).collect();
+        (text != "none").then(|| Bucket { burst: numbers[0], tokens: numbers[1], seconds: numbers[2] })
+    };
+    ceilings.split('/').map(bucket).collect()
 }
 
 /// A gate with our hands on both sides of it.
@@ -85,13 +96,14 @@ impl Gate {
         let (mut supervisor, supervisor_end) = pair(SockType::SeqPacket);
         let record =
             File::options().read(true).write(true).create(true).truncate(false).open(dir.join("record")).unwrap();
-        let arguments = [super::PUBLIC_KEY, kinds, created_at, seals, ceiling, "1"];
+        let previous = File::open(dir.join("record.1")).ok();
+        let [ceilings, position] = with_record(&buckets(ceiling), &record, previous.as_ref()).unwrap();
+        let arguments = [super::PUBLIC_KEY, kinds, created_at, seals, &ceilings, &position];
         let command = command(env!("CARGO_BIN_EXE_nsecd-gate"), &arguments);
         let record_end = record.try_clone().unwrap().into();
-        let previous = File::open(dir.join("record.1")).or_else(|_| File::open("/dev/null")).unwrap().into();
         let words = Words::new();
-        let mut fds = vec![(holder_end, 3), (broker_end, 4), (supervisor_end, 5), (record_end, 6), (previous, 7)];
-        fds.extend(words.fds(8));
+        let mut fds = vec![(holder_end, 3), (broker_end, 4), (supervisor_end, 5), (record_end, 6)];
+        fds.extend(words.fds(7));
         let role = start(command, fds, &mut supervisor);
         Gate { role, broker, holder, record, words }
     }
@@ -135,7 +147,7 @@ pub fn key_holder(key: &[u8]) -> (Role, File) {
     let (source, mut writer) = std::io::pipe().unwrap();
     writer.write_all(key).unwrap();
     drop(writer);
-    let mut command = command(env!("CARGO_BIN_EXE_nsecd-keyholder"), &["0", "0", "fd"]);
+    let mut command = command(env!("CARGO_BIN_EXE_nsecd-keyholder"), &["0", "fd"]);
     command.stdin(source);
     let role = start(command, vec![(end, 3)], &mut gate);
     (role, gate)

@@ -14,31 +14,21 @@ pub struct Ceiling {
 }
 
 impl Ceiling {
-    /// A full bucket of `burst` tokens, `tokens` of which come back every `seconds`; `None` if one of them is 0.
-    pub fn new(burst: u32, tokens: u32, seconds: u32) -> Option<Ceiling> {
-        if burst == 0 || tokens == 0 || seconds == 0 {
-            return None;
-        }
+    /// A bucket of `burst` tokens, `tokens` of which come back every `seconds`, at `burst − uses`, the uses being those of the
+    /// last [`memory`](Ceiling::memory): at or below the level that it had, so that no restart refills it. An error if one of
+    /// the first three is 0.
+    pub fn new(burst: u32, tokens: u32, seconds: u32, uses: u32, now: Nanos) -> Result<Ceiling, String> {
         // Rounded up: never a faster refill than configured.
-        let period = (u64::from(seconds) * 1_000_000_000).div_ceil(u64::from(tokens));
-        Some(Ceiling { period, depth: period.checked_mul(u64::from(burst))?, full_at: 0 })
+        let period = (u64::from(seconds) * 1_000_000_000).div_ceil(u64::from(tokens.max(1)));
+        let depth = period.checked_mul(u64::from(burst)).filter(|depth| *depth > 0 && tokens > 0);
+        let depth = depth.ok_or("a ceiling of 0, or beyond all time")?;
+        let spent = period.saturating_mul(u64::from(uses)).min(depth);
+        Ok(Ceiling { period, depth, full_at: now.saturating_add(spent) })
     }
 
     /// How far back uses count: after this time without any, the bucket is full whatever came before.
     pub fn memory(&self) -> Nanos {
         self.depth
-    }
-
-    /// Uses that empty a full bucket: no more need be counted.
-    pub fn burst(&self) -> u64 {
-        self.depth / self.period
-    }
-
-    /// Starts the bucket at `burst − uses`, the uses being those of the last [`memory`](Ceiling::memory): at or
-    /// below the level it had, so that no restart refills it.
-    pub fn start(&mut self, now: Nanos, uses: u64) {
-        let spent = self.period.saturating_mul(uses).min(self.depth);
-        self.full_at = now.saturating_add(spent);
     }
 
     /// Takes one token at `now`; false, and nothing taken, from an empty bucket.
@@ -64,7 +54,7 @@ mod tests {
 
     #[test]
     fn a_full_bucket_gives_burst_and_then_the_refill() {
-        let mut c = Ceiling::new(5, 2, 1).expect("valid");
+        let mut c = Ceiling::new(5, 2, 1, 0, 0).expect("valid");
         assert_eq!(takes(&mut c, 100 * S), 5);
         assert_eq!(takes(&mut c, 100 * S + S / 2), 1);
         assert_eq!(takes(&mut c, 103 * S), 5);
@@ -74,20 +64,19 @@ mod tests {
     #[test]
     fn a_restart_never_refills() {
         for uses in 0..8 {
-            let mut before = Ceiling::new(5, 2, 1).expect("valid");
+            let mut before = Ceiling::new(5, 2, 1, 0, 0).expect("valid");
             let mut made = 0;
             for i in 0..uses {
-                made += u64::from(before.take(100 * S + i * S / 10));
+                made += u32::from(before.take(100 * S + i * S / 10));
             }
-            let mut after = Ceiling::new(5, 2, 1).expect("valid");
-            after.start(101 * S, made);
+            let mut after = Ceiling::new(5, 2, 1, made, 101 * S).expect("valid");
             assert!(takes(&mut after, 101 * S) <= takes(&mut before, 101 * S), "{uses}");
         }
     }
 
     #[test]
     fn a_clock_that_stands_or_steps_back_gives_nothing() {
-        let mut c = Ceiling::new(3, 1, 1).expect("valid");
+        let mut c = Ceiling::new(3, 1, 1, 0, 0).expect("valid");
         assert_eq!(takes(&mut c, 50 * S), 3);
         assert_eq!(takes(&mut c, 50 * S), 0);
         assert_eq!(takes(&mut c, 10 * S), 0);
@@ -95,6 +84,8 @@ mod tests {
 
     #[test]
     fn zeros_are_no_ceiling() {
-        assert!(Ceiling::new(0, 1, 1).is_none() && Ceiling::new(1, 0, 1).is_none() && Ceiling::new(1, 1, 0).is_none());
+        for (burst, tokens, seconds) in [(0, 1, 1), (1, 0, 1), (1, 1, 0)] {
+            assert!(Ceiling::new(burst, tokens, seconds, 0, 0).is_err());
+        }
     }
 }

@@ -4,7 +4,8 @@
 //! that the key is frozen: a use that began before is over by then, and one that begins later sees the page.
 
 use core::sync::atomic::{AtomicU32, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst, fence};
-use nsecd_sandbox::sys;
+use nsecd_sandbox::lock::descriptor;
+use std::os::fd::AsRawFd;
 
 /// The words, mapped for as long as the process lives.
 pub struct Freeze {
@@ -39,13 +40,12 @@ impl Freeze {
 }
 
 fn word(fd: i32, access: i32) -> Result<&'static AtomicU32, String> {
-    let size = size_of::<AtomicU32>();
+    let (memory, size) = (descriptor(fd), size_of::<AtomicU32>());
     // SAFETY: a new mapping at an address of the kernel's choice touches nothing that is there.
-    let at = unsafe { libc::mmap(core::ptr::null_mut(), size, access, libc::MAP_SHARED, fd, 0) };
+    let at = unsafe { libc::mmap(core::ptr::null_mut(), size, access, libc::MAP_SHARED, memory.as_raw_fd(), 0) };
     if at == libc::MAP_FAILED {
         return Err(format!("freeze page: {}", std::io::Error::last_os_error()));
     }
-    sys::close(fd);
     // SAFETY: a page's start is aligned, nobody unmaps it, the memory is sealed against shrinking, and whoever else has it
     // mapped, the supervisor, goes at it by atomic operations only.
     Ok(unsafe { &*at.cast::<AtomicU32>() })

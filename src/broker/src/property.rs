@@ -12,11 +12,11 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::AsRawFd;
 
 use nsecd_bounds::ceiling::Ceiling;
-use nsecd_bounds::record::{self, Record};
+use nsecd_bounds::record::Record;
 use nsecd_policy::{Kinds, Limits, Policy, StartSessions};
+use nsecd_records::Rows;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -158,8 +158,14 @@ struct World {
     first: HashMap<(u64, u64), (Vec<u16>, u64)>,
 }
 
-fn full((burst, ms): (u32, u64)) -> Ceiling {
-    Ceiling::new(burst, 1, (ms / 1000) as u32).expect("a ceiling")
+fn ceiling((burst, ms): (u32, u64), uses: u32, now: u64) -> Ceiling {
+    Ceiling::new(burst, 1, (ms / 1000) as u32, uses, now).expect("a ceiling")
+}
+
+/// The record as a gate that starts now has it.
+fn continued(file: &File) -> Record {
+    let (sequence, offset) = Rows::open(file, None, [0; 16]).expect("a record").next();
+    Record { file: file.try_clone().expect("a duplicate"), sequence, offset }
 }
 
 impl World {
@@ -184,9 +190,9 @@ impl World {
             engine: Engine::new(policy.clone(), ledger),
             policy,
             journal,
-            record: Record::open(record_file.as_raw_fd(), None, [0; 16]).expect("a record"),
+            record: continued(&record_file),
             record_file,
-            ceiling: full(bucket),
+            ceiling: ceiling(bucket, 0, 0),
             bucket,
             time: 50_000,
             booted: 0,
@@ -210,8 +216,8 @@ impl World {
         Now { boot: HOUR + self.time - self.booted, wall: wall as u64 }
     }
 
-    fn gate_now(&self) -> record::Now {
-        record::Now { wall: self.now().wall * 1_000_000, boot: (self.time - self.booted) * 1_000_000 }
+    fn gate_now(&self) -> nsecd_records::Now {
+        nsecd_records::Now { wall: self.now().wall * 1_000_000, boot: (self.time - self.booted) * 1_000_000 }
     }
 
     fn keep(&mut self) {
@@ -230,11 +236,11 @@ impl World {
         ledger.apply(&open);
         self.journal.write_all(open.line().as_bytes()).expect("written");
         self.engine = Engine::new(self.policy.clone(), ledger);
-        self.record = Record::open(self.record_file.as_raw_fd(), None, [0; 16]).expect("a record");
-        self.ceiling = full(self.bucket);
-        let now = self.gate_now();
-        let uses = self.record.recent(None, now, self.ceiling.memory(), self.ceiling.burst(), |_| true);
-        self.ceiling.start(now.boot, uses);
+        self.record = continued(&self.record_file);
+        let (burst, now) = (self.bucket.0, self.gate_now());
+        let rows = Rows::open(&self.record_file, None, [0; 16]).expect("a record");
+        let uses = rows.recent(None, now, self.ceiling.memory(), burst.into(), |_| true);
+        self.ceiling = ceiling(self.bucket, uses as u32, now.boot);
     }
 
     fn principal(&self, who: usize) -> Principal {
@@ -418,20 +424,14 @@ impl World {
             return self.start_broker();
         }
         let now = self.gate_now();
-        let use_ = record::Use {
-            unix_ms: now.wall / 1_000_000,
-            boot_s: (now.boot / 1_000_000_000) as u32,
-            created_at: 0,
-            kind: kind.into(),
-            id: &[0; 32],
-        };
+        let (unix_ms, boot_s) = (now.wall / 1_000_000, (now.boot / 1_000_000_000) as u32);
         let over = fate != Fate::Refused && !self.ceiling.take(now.boot);
         self.refused[2] += u32::from(over);
         if over || fate == Fate::Refused {
             self.engine.free(grant.slot);
             return self.keep();
         }
-        assert!(self.record.append(&use_));
+        assert!(self.record.append(unix_ms, boot_s, 0, kind.into(), &[0; 32]));
         self.made.push(Made { at: self.time, boot: self.boot, forward: self.forward, socket, life, session });
         if fate == Fate::DiesAfter {
             self.start_broker();

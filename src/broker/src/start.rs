@@ -1,11 +1,14 @@
 //! The broker's start: policy, descriptors, lock, and only then the first byte from an agent.
 
 use std::fs::File;
+use std::io::{Read, Write};
+use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
 use nsecd_policy::Policy;
-use nsecd_sandbox::{args, args::fail, filter, hello::Hello, lock, lock::Plan, sys::exit};
+use nsecd_sandbox::lock::{Optional, close_from, descriptor, exit};
+use nsecd_sandbox::{args, args::fail, filter, hello::Hello};
 
 use crate::alert::AlertLog;
 use crate::clock::{Clock, SystemClock};
@@ -17,7 +20,6 @@ use crate::row::Row;
 use crate::server::{Files, Server};
 use crate::{operator_log, principal, sys};
 
-const ROLE: &str = "nsecd-broker";
 const CONTROL: i32 = 3;
 const POLICY: i32 = 4;
 /// The largest policy: far above what a configuration can come to.
@@ -27,44 +29,34 @@ const PEER_GONE: i32 = 4;
 
 /// Starts from the supervisor's arguments and policy, locks itself, serves until told to end.
 pub fn main() -> ! {
-    let common = args::common(ROLE);
-    let mut plan = Plan {
-        max_fd: i32::MAX as u32,
-        keep_stderr: true,
-        supervisor: common.supervisor,
-        ids: common.ids,
-        user_namespace: false,
-        descriptors: 0,
-        file_size: None,
-        filter: filter::BROKER,
-    };
-    let missing = lock::begin(&plan).unwrap_or_else(|e| fail(ROLE, args::NOT_LOCKED, e));
-    let policy = read_policy().unwrap_or_else(|e| fail(ROLE, args::USAGE, format!("the policy: {e}")));
+    let (mut confinement, _) = args::begin(i32::MAX as u32, filter::BROKER);
+    let policy = read_policy().unwrap_or_else(|e| fail(args::USAGE, format!("the policy: {e}")));
     // Connections, and room for everything that the policy names.
     let highest = highest_fd(&policy);
-    plan.descriptors = policy.max_connections as u64 + highest as u64 + 16;
-    nsecd_sandbox::sys::close_from(highest as u32 + 1)
-        .unwrap_or_else(|e| fail(ROLE, args::NOT_LOCKED, format!("close_range: errno {e}")));
+    confinement.connections = Some(policy.max_connections as u64 + highest as u64 + 16);
+    if !close_from(highest as u32 + 1) {
+        fail(args::NOT_LOCKED, format!("close_range: {}", std::io::Error::last_os_error()));
+    }
     operator_log::start(policy.syslog_fd.map(sys::take));
-    let files = take_files(&policy).unwrap_or_else(|e| fail(ROLE, args::NOT_LOCKED, format!("epoll_create1: {e}")));
+    let files = take_files(&policy).unwrap_or_else(|e| fail(args::NOT_LOCKED, format!("epoll_create1: {e}")));
     let journal = File::from(sys::take(policy.journal_fd));
-    let with_cgroup = principal::cgroups_are_told().unwrap_or_else(|e| {
-        fail(ROLE, args::NOT_LOCKED, format!("trying whether the kernel tells a peer's cgroup: {e}"))
-    });
+    let with_cgroup = principal::cgroups_are_told()
+        .unwrap_or_else(|e| fail(args::NOT_LOCKED, format!("trying whether the kernel tells a peer's cgroup: {e}")));
     if !with_cgroup {
         log::warn!(
             "this kernel does not tell a peer's cgroup (Linux 6.13 does): containers of one uid on one socket are one \
              principal and can use each other's tokens: give each a socket of its own"
         );
     }
-    let missing = lock::lock(&plan, missing).unwrap_or_else(|e| fail(ROLE, args::NOT_LOCKED, e));
+    confinement.may(Optional::CgroupIdentity, with_cgroup);
+    confinement.lock().unwrap_or_else(|e| fail(args::NOT_LOCKED, e));
     // Behind the lock: what the journal holds was written by a broker that agents may have talked into anything.
-    let (engine, journal) = remember(&policy, journal).unwrap_or_else(|e| fail(ROLE, args::NOT_LOCKED, e));
+    let (engine, journal) = remember(&policy, journal).unwrap_or_else(|e| fail(args::NOT_LOCKED, e));
     let mut server = Server::new(policy, engine, journal, files, SystemClock, with_cgroup)
-        .unwrap_or_else(|e| fail(ROLE, args::NOT_LOCKED, format!("setting up epoll: {e}")));
-    let missing = missing | u64::from(!with_cgroup) << lock::CGROUP_IDENTITY;
-    let hello = Hello { role: b'B', missing, public_key: [0; 32] };
-    if nsecd_sandbox::sys::write(CONTROL, &hello.encode()).is_err() {
+        .unwrap_or_else(|e| fail(args::NOT_LOCKED, format!("setting up epoll: {e}")));
+    let hello = Hello { role: b'B', missing: confinement.missing, public_key: [0; 32] };
+    // The server owns it by now.
+    if ManuallyDrop::new(descriptor(CONTROL)).write_all(&hello.encode()).is_err() {
         exit(PEER_GONE);
     }
     let end = server.run();
@@ -114,26 +106,18 @@ fn tell(found: &Found, sessions: usize) {
 
 /// Length (u32, big-endian) ‖ JSON, from the policy pipe.
 fn read_policy() -> Result<Policy, String> {
+    // It stays open for policies to come.
+    let mut pipe = ManuallyDrop::new(descriptor(POLICY));
+    let mut read = |buffer: &mut [u8]| pipe.read_exact(buffer).map_err(|e| e.to_string());
     let mut length = [0; 4];
-    read_exact(&mut length)?;
+    read(&mut length)?;
     let length = u32::from_be_bytes(length) as usize;
     if length > MAX_POLICY {
         return Err(format!("{length} bytes are too many"));
     }
     let mut json = vec![0; length];
-    read_exact(&mut json)?;
+    read(&mut json)?;
     serde_json::from_slice(&json).map_err(|e| e.to_string())
-}
-
-fn read_exact(mut buffer: &mut [u8]) -> Result<(), String> {
-    while !buffer.is_empty() {
-        match nsecd_sandbox::sys::read(POLICY, buffer) {
-            Ok(0) => return Err("the supervisor is gone".to_owned()),
-            Ok(n) => buffer = &mut buffer[n..],
-            Err(e) => return Err(std::io::Error::from_raw_os_error(e).to_string()),
-        }
-    }
-    Ok(())
 }
 
 fn highest_fd(policy: &Policy) -> i32 {

@@ -1,5 +1,6 @@
 //! The key agreement, on the secret stack: the only unsafe code of this crate.
 
+use crate::NIP04;
 use core::ffi::{c_int, c_uchar, c_void};
 use hmac::{Hmac, KeyInit, Mac};
 use nsecd_vault::Data;
@@ -44,7 +45,7 @@ impl Buffers {
 
 /// Parses the public key that was asked for; false where it is none. Of the two points with this x the one with even y is
 /// taken (BIP-340): the shared x is the same for both.
-pub fn parse(data: &mut Data<Buffers>) -> bool {
+pub extern "C" fn parse(data: &mut Data<Buffers>) -> bool {
     let mut compressed = [2; 33];
     compressed[1..].copy_from_slice(&data.role.request[1..33]);
     let context = data.context();
@@ -52,8 +53,8 @@ pub fn parse(data: &mut Data<Buffers>) -> bool {
     unsafe { ffi::secp256k1_ec_pubkey_parse(context, data.role.peer.as_mut_ptr().cast(), compressed.as_ptr(), 33) == 1 }
 }
 
-/// Puts the key into the reply: x itself for NIP-04, else the message keys of NIP-44; false, and no key, where that fails.
-pub fn agree(data: &mut Data<Buffers>, nip04: bool) -> bool {
+/// Puts the key that was asked for into the reply: x itself for NIP-04, else the message keys of NIP-44; false, and no key, where that fails.
+pub extern "C" fn agree(data: &mut Data<Buffers>) -> bool {
     let context = data.context();
     let (mut secret, mut x) = ([0; 32], [0; 32]);
     let Buffers { request, reply, peer } = &mut data.role;
@@ -68,7 +69,7 @@ pub fn agree(data: &mut Data<Buffers>, nip04: bool) -> bool {
         return false;
     }
     let key = &mut reply[REQUEST + 1..];
-    if nip04 {
+    if request[0] == NIP04 {
         key[..32].copy_from_slice(&x);
         return true;
     }

@@ -6,23 +6,24 @@
 
 mod prefix;
 
-use nsecd_bounds::admission::{Admission, Refusal, numbers};
+use nsecd_bounds::admission::{Admission, Status, list};
 use nsecd_bounds::freeze::Freeze;
-use nsecd_sandbox::{args, args::fail, filter, hello::Hello, lock, lock::Plan, sys};
+use nsecd_sandbox::args::{self, fail};
+use nsecd_sandbox::filter;
+use nsecd_sandbox::lock::{clock, descriptor, exit};
 use prefix::{Fields, Prefix};
 use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io::{Read, Write};
 
-const ROLE: &str = "nsecd-gate";
 const HOLDER: i32 = 3;
 const BROKER: i32 = 4;
 const SUPERVISOR: i32 = 5;
 const RECORD: i32 = 6;
-/// The file before the record, for reading, or /dev/null; closed before the lock.
-const PREVIOUS: i32 = 7;
 /// The account's freeze page and this gate's busy word; closed when mapped.
-const FREEZE: i32 = 8;
-const BUSY: i32 = 9;
-/// NIP-59's seal, dated days back on purpose: the one kind with a window of its own.
+const FREEZE: i32 = 7;
+const BUSY: i32 = 8;
+/// NIP-59's seal, dated days back on purpose: the one kind with a window, and where there are two, a ceiling of its own.
 const SEAL: u16 = 13;
 /// Largest event in bytes.
 const MAX_EVENT: usize = 512 * 1024;
@@ -32,95 +33,94 @@ const BUFFER: usize = 16 * 1024;
 const HOLDER_GONE: i32 = 4;
 const BAD_FRAME: i32 = 3;
 
-/// The second field of a reply.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-enum Status {
-    Signed = 0,
-    OverCeiling = 1,
-    NotRecorded = 2,
-    KindNotAllowed = 3,
-    Frozen = 4,
-    Malformed = 5,
-    CreatedAtOutside = 6,
-}
-
 /// The account's hard limits.
 struct Gate {
-    kinds: Vec<u8>,
-    created_at: Option<(i64, i64)>,
-    seals: Option<(i64, i64)>,
+    public_key: String,
+    /// `None`: any.
+    kinds: Option<Vec<u16>>,
+    /// How far created_at may be from now, in seconds, of all kinds but seals and of these; `None`: any.
+    windows: [Option<Vec<i64>>; 2],
     admission: Admission,
 }
 
 /// Starts from the supervisor's arguments, locks itself, serves until the broker's end is closed.
 pub fn main() -> ! {
-    let common = args::common(ROLE);
-    let plan = Plan {
-        max_fd: 9,
-        keep_stderr: false,
-        supervisor: common.supervisor,
-        ids: common.ids,
-        user_namespace: true,
-        descriptors: 0,
-        file_size: None,
-        filter: filter::GATE,
-    };
-    let missing = lock::begin(&plan).unwrap_or_else(|e| fail(ROLE, args::NOT_LOCKED, e));
-    let freeze = Freeze::open(FREEZE, BUSY).unwrap_or_else(|e| fail(ROLE, args::NOT_LOCKED, e));
-    let (public_key, mut gate, record) = configure(&common.rest).unwrap_or_else(|e| fail(ROLE, args::USAGE, e));
-    if record {
-        gate.admission
-            .open_record(RECORD, PREVIOUS)
-            .unwrap_or_else(|e| fail(ROLE, args::BAD_RECORD, format!("record: {e}")));
-    }
-    sys::close(PREVIOUS);
-    let missing = lock::lock(&plan, missing).unwrap_or_else(|e| fail(ROLE, args::NOT_LOCKED, e));
-    let hello = Hello { role: b'G', missing, public_key: [0; 32] };
-    if sys::write(SUPERVISOR, &hello.encode()).is_err() {
-        sys::exit(0);
-    }
-    let mut buffer = [0; BUFFER];
+    let (confinement, arguments) = args::begin(BUSY as u32, filter::GATE);
+    let freeze = Freeze::open(FREEZE, BUSY).unwrap_or_else(|e| fail(args::NOT_LOCKED, e));
+    let mut gate = Gate::new(&arguments).unwrap_or_else(|e| fail(args::USAGE, e));
+    let (mut broker, mut holder, supervisor) = (descriptor(BROKER), descriptor(HOLDER), descriptor(SUPERVISOR));
+    confinement.complete(b'G', [0; 32], &supervisor);
     loop {
-        let length = next_length();
-        let mut prefix = Prefix::new(&public_key);
-        let id = hash_event(length, &mut buffer, &mut prefix);
-        let reply = gate.answer(&id, prefix.fields(), &freeze);
-        write_all(&reply);
+        let (id, event) = gate.read_event(&mut broker);
+        let reply = gate.answer(&id, event, &freeze, &mut holder);
+        broker.write_all(&reply).unwrap_or_else(|_| exit(0)); // the broker is gone
     }
 }
 
 impl Gate {
-    fn answer(&mut self, id: &[u8; 32], event: Option<Fields>, freeze: &Freeze) -> [u8; 97] {
+    /// Arguments: public key, kinds (`any`, `1,7`, or empty for none), created_at (`any` or `-3600,900`), the same for seals, ceiling
+    /// and, after a slash, that of seals if they have their own, record (both: [`Admission::new`]). They come from the supervisor.
+    fn new(arguments: &[String]) -> Result<Gate, String> {
+        let [public_key, kinds, created_at, seals, ceilings, record] = arguments else {
+            return Err("six arguments expected".into());
+        };
+        if public_key.len() != 64 || !public_key.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err("the public key is not 64 lower-case hex digits".into());
+        }
+        let windows = [list(created_at, "any")?, list(seals, "any")?];
+        if windows.iter().flatten().any(|window| window.len() != 2) {
+            return Err("created_at: two numbers expected".into());
+        }
+        let admission = Admission::new(ceilings, record, RECORD)?;
+        Ok(Gate { public_key: public_key.clone(), kinds: list(kinds, "any")?, windows, admission })
+    }
+
+    /// The next event's id, the hash of all its bytes (NIP-01), and what its first ones name, if they are those of an event of this
+    /// key. Ends the process at the end of the broker's requests or on a broken frame.
+    fn read_event(&self, broker: &mut File) -> ([u8; 32], Option<Fields>) {
+        let mut read = |buffer: &mut [u8]| broker.read_exact(buffer).unwrap_or_else(|_| exit(0));
+        let mut length = [0; 4];
+        read(&mut length);
+        let mut left = u32::from_be_bytes(length) as usize;
+        if left == 0 || left > MAX_EVENT {
+            exit(BAD_FRAME);
+        }
+        let (mut hash, mut prefix, mut buffer) = (Sha256::new(), Prefix::new(&self.public_key), [0; BUFFER]);
+        while left > 0 {
+            let part = &mut buffer[..left.min(BUFFER)];
+            read(part);
+            prefix.feed(part);
+            hash.update(&*part);
+            left -= part.len();
+        }
+        (hash.finalize().into(), prefix.fields())
+    }
+
+    fn answer(&mut self, id: &[u8; 32], event: Option<Fields>, freeze: &Freeze, holder: &mut File) -> [u8; 97] {
         let Some(event) = event else { return refusal(id, Status::Malformed) };
         let use_key = || match self.admit(id, &event) {
-            Status::Signed => ask_holder(id),
+            Status::Granted => ask_holder(holder, id),
             status => refusal(id, status),
         };
         freeze.unless_frozen(use_key).unwrap_or_else(|| refusal(id, Status::Frozen))
     }
 
-    /// Whether the ceiling has this kind.
-    fn allows(&self, kind: u16) -> bool {
-        self.kinds[usize::from(kind >> 3)] >> (kind & 7) & 1 == 1
-    }
-
     /// Everything that must hold before the id leaves. The row comes last, so that each one is a key use.
     fn admit(&mut self, id: &[u8; 32], event: &Fields) -> Status {
         if !self.allows(event.kind) {
-            return Status::KindNotAllowed;
+            return Status::NotAllowed;
         }
-        let now = (sys::clock(libc::CLOCK_REALTIME) / 1_000_000_000) as i64;
-        let age = i64::from(event.created_at) - now;
-        let window = if event.kind == SEAL { self.seals } else { self.created_at };
-        if window.is_some_and(|(earliest, latest)| age < earliest || age > latest) {
+        let seal = usize::from(event.kind == SEAL);
+        let age = i64::from(event.created_at) - (clock(libc::CLOCK_REALTIME) / 1_000_000_000) as i64;
+        if self.windows[seal].as_ref().is_some_and(|window| age < window[0] || age > window[1]) {
             return Status::CreatedAtOutside;
         }
-        match self.admission.admit(event.kind.into(), event.created_at.into(), id) {
-            Ok(()) => Status::Signed,
-            Err(Refusal::OverCeiling) => Status::OverCeiling,
-            Err(Refusal::NotRecorded) => Status::NotRecorded,
-        }
+        self.admission.admit(seal, event.kind.into(), event.created_at.into(), id)
+    }
+
+    /// Whether the ceiling has this kind.
+    fn allows(&self, kind: u16) -> bool {
+        self.kinds.as_ref().is_none_or(|kinds| kinds.contains(&kind))
     }
 }
 
@@ -132,96 +132,17 @@ fn refusal(id: &[u8; 32], status: Status) -> [u8; 97] {
     reply
 }
 
-/// The next event's length; ends the process at the end of the broker's requests or on a broken frame.
-fn next_length() -> usize {
-    let mut length = [0; 4];
-    read_exact(&mut length);
-    match u32::from_be_bytes(length) as usize {
-        length @ 1..=MAX_EVENT => length,
-        _ => sys::exit(BAD_FRAME),
-    }
-}
-
-/// Streams `length` bytes through the prefix check and SHA-256; the hash is the event's id (NIP-01).
-fn hash_event(length: usize, buffer: &mut [u8; BUFFER], prefix: &mut Prefix<'_>) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    let mut left = length;
-    while left > 0 {
-        let room = left.min(BUFFER);
-        let part = &mut buffer[..room];
-        read_exact(part);
-        prefix.feed(part);
-        hash.update(&*part);
-        left -= room;
-    }
-    hash.finalize().into()
-}
-
-fn read_exact(mut buffer: &mut [u8]) {
-    while !buffer.is_empty() {
-        match sys::read(BROKER, buffer) {
-            Ok(0) | Err(_) => sys::exit(0), // the broker is gone
-            Ok(n) => buffer = &mut buffer[n..],
-        }
-    }
-}
-
-fn write_all(mut reply: &[u8]) {
-    while !reply.is_empty() {
-        match sys::write(BROKER, reply) {
-            Ok(0) | Err(_) => sys::exit(0),
-            Ok(n) => reply = &reply[n..],
-        }
-    }
-}
-
 /// Sends the id and waits for its reply. A reply with another id is what a gate that died left behind.
-fn ask_holder(id: &[u8; 32]) -> [u8; 97] {
-    if sys::write(HOLDER, id) != Ok(32) {
-        sys::exit(HOLDER_GONE);
-    }
+fn ask_holder(holder: &mut File, id: &[u8; 32]) -> [u8; 97] {
+    holder.write_all(id).unwrap_or_else(|_| exit(HOLDER_GONE));
     loop {
+        // One byte more than a reply, to notice a longer packet.
         let mut reply = [0; 98];
-        match sys::read(HOLDER, &mut reply) {
-            Ok(97) if reply[..32] == *id => {
-                let mut answer = [0; 97];
-                answer.copy_from_slice(&reply[..97]);
-                return answer;
-            }
+        match holder.read(&mut reply) {
+            Ok(97) if reply[..32] == *id => return reply[..97].try_into().unwrap_or_else(|_| exit(HOLDER_GONE)),
             Ok(97) => (),
-            _ => sys::exit(HOLDER_GONE),
+            _ => exit(HOLDER_GONE),
         }
-    }
-}
-
-/// Arguments: public key, kinds (`any`, `1,7`, or empty for none), created_at (`any` or `-3600,900`), the same
-/// for seals, ceiling (`none` or `burst,tokens,seconds`, and after a slash that of seals, if they have their own), record (`1` or `0`). They come from the supervisor.
-fn configure(args: &[String]) -> Result<(String, Gate, bool), String> {
-    let [public_key, kinds, created_at, seals, ceiling, record] = args else {
-        return Err("six arguments expected".into());
-    };
-    if public_key.len() != 64 || !public_key.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
-        return Err("the public key is not 64 lower-case hex digits".into());
-    }
-    let (created_at, seals) = (window(created_at)?, window(seals)?);
-    let mut gate = Gate { kinds: vec![0; 8192], created_at, seals, admission: Admission::new(ceiling)? };
-    if kinds == "any" {
-        gate.kinds.fill(0xff);
-    } else {
-        for kind in numbers::<u16>(kinds)? {
-            gate.kinds[usize::from(kind >> 3)] |= 1 << (kind & 7);
-        }
-    }
-    Ok((public_key.clone(), gate, record == "1"))
-}
-
-fn window(text: &str) -> Result<Option<(i64, i64)>, String> {
-    if text == "any" {
-        return Ok(None);
-    }
-    match numbers(text)?[..] {
-        [earliest, latest] => Ok(Some((earliest, latest))),
-        _ => Err("created_at: two numbers expected".into()),
     }
 }
 
@@ -230,23 +151,37 @@ mod tests {
     use super::*;
 
     fn gate(kinds: &str) -> Gate {
-        let arguments = [&"0f".repeat(32), kinds, "any", "any", "none", "0"].map(String::from);
-        configure(&arguments).expect("arguments of the supervisor's form").1
+        let arguments = [&"0f".repeat(32), kinds, "any", "any", "none", "none"].map(String::from);
+        Gate::new(&arguments).expect("arguments of the supervisor's form")
     }
 
-    /// For every ceiling of one kind, all 65,536 kinds: the bitmap has one bit, and it is that kind's.
+    /// For every ceiling of one kind: it has this one, and of the others none near it or in a word of another width.
     ///
-    /// Checked: with a kind's bit taken modulo 4, or looked up in the byte of `kind >> 4`, this fails.
+    /// Checked: with the kinds kept as one byte each, this fails.
     #[test]
     fn a_ceiling_of_one_kind_allows_that_kind_and_no_other() {
         for kind in 0..=u16::MAX {
             let gate = gate(&kind.to_string());
             assert!(gate.allows(kind), "{kind}");
-            assert_eq!(gate.kinds.iter().map(|byte| byte.count_ones()).sum::<u32>(), 1, "{kind}");
+            assert_eq!(gate.kinds, Some(vec![kind]));
         }
-        for (kinds, allowed) in [("any", 65_536), ("", 0), ("1,7,65535", 3)] {
+        for (kinds, allowed) in [("any", 65_536), ("", 0), ("7", 1), ("65535", 1), ("1,7,65535", 3)] {
             let gate = gate(kinds);
             assert_eq!((0..=u16::MAX).filter(|kind| gate.allows(*kind)).count(), allowed, "{kinds}");
         }
+    }
+
+    #[test]
+    fn arguments_of_any_other_form_are_refused() {
+        let good = [&"0f".repeat(32), "1", "-1,1", "any", "none", "none"].map(String::from);
+        assert!(Gate::new(&good).is_ok());
+        for (at, bad) in
+            [(0, "0f"), (0, &"0F".repeat(32)), (1, "65536"), (1, "none"), (2, "1"), (3, ""), (4, ""), (5, "")]
+        {
+            let mut arguments = good.clone();
+            arguments[at] = bad.into();
+            assert!(Gate::new(&arguments).is_err(), "{at} {bad}");
+        }
+        assert!(Gate::new(&good[..5]).is_err());
     }
 }

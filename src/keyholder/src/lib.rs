@@ -6,11 +6,13 @@
 
 mod sign;
 
-use nsecd_sandbox::{args, args::fail, filter, hello::Hello, lock, lock::Plan, sys};
+use nsecd_sandbox::args::{self, fail};
+use nsecd_sandbox::filter;
+use nsecd_sandbox::lock::{descriptor, exit, random};
 use nsecd_vault::Vault;
 use sign::Buffers;
+use std::io::{Read, Write};
 
-const ROLE: &str = "nsecd-keyholder";
 const GATE: i32 = 3;
 /// Exit codes after the lock, beside 0 for a gate's end that was closed.
 const BAD_FRAME: i32 = 3;
@@ -19,44 +21,22 @@ const GATE_GONE: i32 = 4;
 /// The third field of a reply where there is no signature: it failed its own verification and was wiped.
 const FAULT: u8 = 7;
 
-/// Starts from the supervisor's arguments, takes the key, locks itself, serves until the gate's end is closed.
+/// Starts from the supervisor's arguments, takes the key, locks itself, serves until the gate's end is closed: one packet in,
+/// one out, in the vault's own buffers.
 pub fn main() -> ! {
-    let common = args::common(ROLE);
-    let plan = Plan {
-        max_fd: 3,
-        keep_stderr: false,
-        supervisor: common.supervisor,
-        ids: common.ids,
-        user_namespace: true,
-        descriptors: 0,
-        file_size: Some(0),
-        filter: filter::KEYHOLDER,
-    };
-    let missing = lock::begin(&plan).unwrap_or_else(|e| fail(ROLE, args::NOT_LOCKED, e));
-    let (mut vault, public_key) = Vault::open(ROLE, &common.rest, Buffers::EMPTY);
-    let seeded = vault.run(|data| sys::random(&mut data.role.ratchet));
-    seeded.unwrap_or_else(|e| fail(ROLE, args::NO_KEY, format!("no randomness: errno {e}")));
-    let missing = lock::lock(&plan, missing).unwrap_or_else(|e| fail(ROLE, args::NOT_LOCKED, e));
-    let missing = missing | u64::from(!vault.is_secret()) << lock::SECRET_MEMORY;
-    let hello = Hello { role: b'K', missing, public_key };
-    if sys::write(GATE, &hello.encode()).is_err() {
-        sys::exit(GATE_GONE);
-    }
-    serve(&mut vault)
-}
-
-/// One packet in, one out, in the vault's own buffers.
-fn serve(vault: &mut Vault<Buffers>) -> ! {
+    let (mut confinement, arguments) = args::begin(3, filter::KEYHOLDER);
+    confinement.writes_files = false;
+    let mut vault = Vault::open(&arguments, Buffers::EMPTY, &mut confinement);
+    random(&mut vault.data.role.ratchet).unwrap_or_else(|e| fail(args::NO_KEY, format!("no randomness: {e}")));
+    let mut gate = descriptor(GATE);
+    confinement.complete(b'K', vault.data.public_key, &gate);
     loop {
-        match sys::read(GATE, &mut vault.role().request) {
-            Ok(32) => (),
-            Ok(0) => sys::exit(0),
-            Ok(_) => sys::exit(BAD_FRAME),
-            Err(_) => sys::exit(GATE_GONE),
-        }
-        vault.run(sign::sign);
-        if sys::write(GATE, &vault.role().reply) != Ok(97) {
-            sys::exit(GATE_GONE);
-        }
+        match gate.read(&mut vault.data.role.request) {
+            Ok(32) => vault.run(sign::sign),
+            Ok(0) => exit(0),
+            Ok(_) => exit(BAD_FRAME),
+            Err(_) => exit(GATE_GONE),
+        };
+        gate.write_all(&vault.data.role.reply).unwrap_or_else(|_| exit(GATE_GONE));
     }
 }

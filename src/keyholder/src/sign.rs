@@ -22,8 +22,8 @@ impl Buffers {
 }
 
 /// Signs the first 32 bytes of the request; zeros for a signature that fails its own verification (BIP-340 asks for it: a fault
-/// must not leak the key).
-pub fn sign(data: &mut Data<Buffers>) {
+/// must not leak the key). Whether there is a signature.
+pub extern "C" fn sign(data: &mut Data<Buffers>) -> bool {
     let context = data.context();
     let Buffers { ratchet, aux, request, reply } = &mut data.role;
     let state = *ratchet;
@@ -41,6 +41,7 @@ pub fn sign(data: &mut Data<Buffers>) {
     if !good {
         signature.fill(0);
     }
+    good
 }
 
 /// SHA-256(SHA-256(tag) ‖ SHA-256(tag) ‖ message), as BIP-340 defines it.

@@ -5,6 +5,7 @@
 //! only ever reads it. Nothing here is influenced by an agent.
 
 pub mod control;
+pub mod hello;
 pub mod operator;
 pub mod rules;
 pub mod time;

@@ -5,8 +5,9 @@
 use std::fmt::Write;
 
 use nix::unistd::{User, geteuid};
+use nsecd_policy::hello::names;
 use nsecd_policy::{Kinds, Method};
-use nsecd_sandbox::{hello, lock};
+use nsecd_sandbox::hello;
 
 use crate::config::Socket;
 use crate::service::Service;
@@ -57,7 +58,7 @@ pub fn missing(setup: &Setup, service: &Service) -> Vec<String> {
     all.filter(|(_, bits)| *bits != 0)
         .map(|(name, bits)| {
             let why = if geteuid().is_root() || name != "the broker" { "" } else { " (only root can give it these)" };
-            format!("for {name}: {}{why}", lock::names(bits).collect::<Vec<_>>().join(", "))
+            format!("for {name}: {}{why}", names(bits).collect::<Vec<_>>().join(", "))
         })
         .collect()
 }

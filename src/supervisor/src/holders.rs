@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
-use crate::config::{Ceiling, Config};
+use crate::config::Config;
 use crate::fault::{Fault, OrFault};
 use crate::freeze::Freeze;
 use crate::images::Images;
@@ -31,7 +31,7 @@ pub struct Holder {
     pub channel: OwnedFd,
     /// x-only public key (BIP-340), lower-case hex.
     pub public_key: String,
-    /// Optional steps of its lock that are missing (`nsecd_sandbox::lock::names`).
+    /// Optional steps of its lock that are missing (`nsecd_policy::hello::names`).
     pub missing: u64,
     /// Of an ECDH holder: whether it is using the key. Of a key-holder its gate tells.
     pub busy: Option<Busy>,
@@ -78,11 +78,6 @@ pub fn flag(on: bool) -> String {
     u8::from(on).to_string()
 }
 
-/// A ceiling among a role's arguments (`nsecd_bounds::admission`).
-pub fn ceiling_argument(ceiling: &Option<Ceiling>) -> String {
-    ceiling.as_ref().map_or("none".into(), |c| format!("{},{},{}", c.burst, c.tokens, c.seconds))
-}
-
 /// What every holder is started with.
 pub struct Means<'a> {
     /// What the operator configured.
@@ -108,8 +103,8 @@ impl Means<'_> {
     }
 
     /// A holder's last arguments, as `nsecd_vault` reads them.
-    fn key_arguments(&self, source: &KeySource, consume: bool) -> Vec<String> {
-        let mut arguments = vec![flag(self.config.holder.require_secretmem), flag(consume)];
+    fn key_arguments(&self, source: &KeySource) -> Vec<String> {
+        let mut arguments = vec![flag(self.config.holder.require_secretmem)];
         arguments.extend(source.arguments());
         arguments
     }
@@ -126,14 +121,12 @@ pub fn start(means: &Means, sources: Vec<KeySource>) -> Result<Vec<Holder>, NotR
         let (channel, theirs) = packet_pair()?;
         let mut fds = means.triple(source);
         fds.push(theirs.as_fd());
-        // The last to load a key removes it.
-        let consume = account.consume && !(index == 0 && config.ecdh.is_some());
         let child = Child::start(Start {
             name: format!("the key-holder of account {}", account.name),
             program: "nsecd-keyholder",
             image: images.holder.as_fd(),
             ids: ids.holders[index],
-            arguments: means.key_arguments(source, consume),
+            arguments: means.key_arguments(source),
             fds,
         })?;
         started.push((child, channel));
@@ -169,23 +162,22 @@ pub fn start_ecdh(
     state: &State,
     first: Option<(&Holder, &Freeze)>,
 ) -> Result<Option<Holder>, NotReady> {
-    let Means { config, images, ids, standard, signals } = means;
+    let Means { config, images, ids, signals, .. } = means;
     let (account, image) = (config.accounts.first(), &images.ecdh);
     let (Some(ecdh), Some(account), Some(image)) = (&config.ecdh, account, image) else { return Ok(None) };
     let (Some(source), Some(record), Some((first, freeze))) = (source, record, first) else { return Ok(None) };
     let (channel, theirs) = packet_pair()?;
     set_nonblocking(&channel)?;
     let (hello_end, hello_theirs) = packet_pair()?;
-    let previous = record.previous(state)?;
-    let previous = previous.as_ref().map_or(standard.null.as_fd(), AsFd::as_fd);
     let mut fds = means.triple(&source);
     let busy = Busy::new()?;
-    fds.extend([theirs.as_fd(), hello_theirs.as_fd(), record.file().as_fd(), previous]);
+    fds.extend([theirs.as_fd(), hello_theirs.as_fd(), record.file().as_fd()]);
     fds.extend([freeze.page().as_fd(), busy.as_fd()]);
     let ops: Vec<String> = ecdh.ops.iter().map(u8::to_string).collect();
     let peers = ecdh.peers.as_ref().map_or("any".into(), |peers| peers.join(","));
-    let mut arguments = vec![ops.join(","), peers, ceiling_argument(&account.ecdh_ceiling), flag(config.holder.record)];
-    arguments.extend(means.key_arguments(&source, account.consume));
+    let [ceiling, position] = record.arguments(state, config, &[account.ecdh_ceiling])?;
+    let mut arguments = vec![ops.join(","), peers, ceiling, position];
+    arguments.extend(means.key_arguments(&source));
     let mut child = Child::start(Start {
         name: format!("the ECDH holder of account {}", account.name),
         program: "nsecd-ecdh",

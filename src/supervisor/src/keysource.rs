@@ -15,6 +15,7 @@ use nix::unistd::{Whence, lseek, pipe2};
 
 use crate::config::{Account, Source};
 use crate::fault::{Fault, OrFault};
+use crate::keyring;
 use crate::ready::{KEY_PATIENCE, NotReady};
 use crate::securefs::{Dir, Want, nobody_else};
 use crate::signals::Signals;
@@ -29,8 +30,8 @@ const ADVICE: &str = "with dm, nip44 or nip04 two processes read the key: give i
 pub enum KeySource {
     /// A credential's file or an inherited descriptor.
     Descriptor(OwnedFd),
-    /// Descriptions in the user keyring, tried in order by the key-holder.
-    Keyring(Vec<String>),
+    /// The serial number of a key in the user keyring.
+    Keyring(i32),
     /// The key-holder makes a key.
     Ephemeral,
 }
@@ -51,7 +52,9 @@ impl KeySource {
                 },
                 Source::Keyring(first) => {
                     let more = sources.filter_map(|s| if let Source::Keyring(name) = s { Some(name) } else { None });
-                    return Ok(KeySource::Keyring([first].into_iter().chain(more).cloned().collect()));
+                    let names: Vec<&str> = [first].into_iter().chain(more).map(String::as_str).collect();
+                    let found = keyring::find(&names).map(KeySource::Keyring);
+                    return found.map_err(|why| Fault::new(format!("account {}: {why}", account.name)));
                 }
                 Source::Fd(fd) => {
                     let missing = || {
@@ -79,7 +82,7 @@ impl KeySource {
             *self = KeySource::Descriptor(throw_away()?);
         }
         let fd = match self {
-            KeySource::Keyring(names) => return Ok(KeySource::Keyring(names.clone())),
+            KeySource::Keyring(serial) => return Ok(KeySource::Keyring(*serial)),
             KeySource::Descriptor(fd) => fd,
             KeySource::Ephemeral => return Ok(KeySource::Ephemeral),
         };
@@ -101,7 +104,7 @@ impl KeySource {
     pub fn arguments(&self) -> Vec<String> {
         match self {
             KeySource::Descriptor(_) => vec!["fd".into()],
-            KeySource::Keyring(names) => ["keyring".to_owned()].into_iter().chain(names.iter().cloned()).collect(),
+            KeySource::Keyring(serial) => vec!["keyring".into(), serial.to_string()],
             KeySource::Ephemeral => vec!["ephemeral".into()],
         }
     }

@@ -23,6 +23,7 @@ mod harden;
 mod holders;
 mod images;
 mod journal;
+mod keyring;
 mod keysource;
 mod life;
 mod listeners;

@@ -7,14 +7,14 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv};
 use nix::unistd::write;
+use nsecd_policy::hello::decode;
 use nsecd_sandbox::hello::{self, Hello};
 
 use crate::fault::Fault;
 use crate::signals::Signals;
 use crate::spawn::{Child, End};
 
-/// Longest time that gates and broker may take; a lock takes a millisecond, reading a long record a few,
-/// hashing one of the largest size (1 GiB) some seconds.
+/// Longest time that gates and broker may take; a lock takes a millisecond.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 /// Longest time that a holder may take: whoever writes its key may have to ask somebody for a passphrase.
 pub const KEY_PATIENCE: Duration = Duration::from_secs(60);
@@ -122,7 +122,7 @@ fn receive(role: &Expected) -> Result<Option<Hello>, Fault> {
         Err(Errno::EAGAIN) => Ok(None),
         // Its end is closed: how it ended is told by its process.
         Ok(0) | Err(_) => Ok(None),
-        Ok(n) => match Hello::decode(&frame[..n]) {
+        Ok(n) => match decode(&frame[..n]) {
             Some(hello) if hello.role == role.role => Ok(Some(hello)),
             _ => Err(Fault::new(format!(
                 "{} did not introduce itself as this version's: install all binaries from one build",
@@ -145,9 +145,6 @@ fn died(child: &Child, end: End) -> Fault {
         End::Code(64) => "its binary is of another version or build: install all from one",
         End::Code(65) => "its source holds no valid key: an nsec1…, 64 hex digits or 32 raw bytes are expected",
         End::Code(66) => "the key could not be read from its source; --ephemeral tries nsecd on a throw-away key",
-        End::Code(67) => {
-            "its record in the state directory (NAME.record, of the ECDH holder NAME.ecdh.record), or the one before it, NAME.record.1, cannot be continued: move away the one it named"
-        }
         End::Code(70) => "a mandatory step of its confinement failed",
         _ => "see what it printed",
     };

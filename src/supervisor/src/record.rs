@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
+use nsecd_records::{Bucket, with_record, without_record};
 
 use crate::config::{Ceiling, Config};
 use crate::fault::{Fault, OrFault};
@@ -16,9 +17,9 @@ use crate::securefs::Dir;
 use crate::setup::{Setup, State, record_file};
 use crate::uids::Ids;
 
-/// Bytes of a row, and of the header (`nsecd_bounds::record`).
+/// Bytes of a row, and of the header (`nsecd_records`).
 const ROW: u64 = 64;
-/// The largest record in bytes: a gate hashes it within the time that it has to start.
+/// The largest record in bytes: hashed in a second or so, in which nobody is served.
 const LARGEST: u64 = 1 << 30;
 /// How long a record that could not be put aside is left alone.
 const RETRY: Duration = Duration::from_secs(600);
@@ -48,6 +49,29 @@ impl Record {
     /// The open record.
     pub fn file(&self) -> &File {
         &self.file
+    }
+
+    /// What its writer is told of it: its ceilings with the uses that the record and the file before it leave, and where the next row
+    /// goes. Only while nobody writes it; a new one gets its header.
+    ///
+    /// # Errors
+    /// One of the files is no record, or cannot be read or written.
+    pub fn arguments(
+        &self,
+        state: &State,
+        config: &Config,
+        ceilings: &[Option<Ceiling>],
+    ) -> Result<nsecd_records::Arguments, Fault> {
+        let bucket = |c: &Ceiling| Bucket { burst: c.burst, tokens: c.tokens, seconds: c.seconds };
+        let ceilings: Vec<_> = ceilings.iter().map(|ceiling| ceiling.as_ref().map(bucket)).collect();
+        if !config.holder.record {
+            return Ok(without_record(&ceilings));
+        }
+        let previous = self.previous(state)?;
+        with_record(&ceilings, &self.file, previous.as_ref()).map_err(|why| {
+            let dir = state.dir().path().display();
+            Fault::new(format!("{} in {dir} cannot be continued: {why}", self.name("").display()))
+        })
     }
 
     /// The file before it, for reading, if there is one.

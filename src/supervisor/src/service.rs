@@ -15,7 +15,7 @@ use nsecd_policy::{Kinds, Policy};
 use crate::config::Account;
 use crate::fault::{Fault, OrFault};
 use crate::handover::{Files, policy};
-use crate::holders::{ceiling_argument, flag, packet_pair, set_nonblocking};
+use crate::holders::{packet_pair, set_nonblocking};
 use crate::logging::syslog_for_broker;
 use crate::page::Busy;
 use crate::ready::{Expected, Handover, NotReady, PATIENCE, hellos};
@@ -196,32 +196,31 @@ fn gate(setup: &Setup, index: usize, broker: &OwnedFd, channel: &OwnedFd, busy: 
     let account = &setup.config.accounts[index];
     let holder = &setup.holders[index];
     let record = &setup.records[index];
-    let previous = record.previous(&setup.state)?;
-    let previous = previous.as_ref().map_or(setup.standard.null.as_fd(), AsFd::as_fd);
+    let ceilings = [Some(account.ceiling), account.seal_ceiling];
+    let ceilings: Vec<_> = ceilings.into_iter().flatten().collect();
+    let [ceilings, position] = record.arguments(&setup.state, &setup.config, &ceilings)?;
     let mut fds = setup.standard.triple();
-    fds.extend([holder.channel.as_fd(), broker.as_fd(), channel.as_fd(), record.file().as_fd(), previous]);
+    fds.extend([holder.channel.as_fd(), broker.as_fd(), channel.as_fd(), record.file().as_fd()]);
     fds.extend([setup.freezes[index].page().as_fd(), busy.as_fd()]);
     Child::start(Start {
         name: format!("the gate of account {}", account.name),
         program: "nsecd-gate",
         image: setup.images.gate.as_fd(),
         ids: setup.ids.gates[index],
-        arguments: gate_arguments(account, &holder.public_key, setup.config.holder.record),
+        arguments: gate_arguments(account, &holder.public_key, ceilings, position),
         fds,
     })
 }
 
-/// Public key, kinds, created_at, that of seals, ceiling, record: as `nsecd_gate` reads them.
-fn gate_arguments(account: &Account, public_key: &str, record: bool) -> Vec<String> {
+/// Public key, kinds, created_at, that of seals, ceilings, the record's next row: as `nsecd_gate` reads them.
+fn gate_arguments(account: &Account, public_key: &str, ceilings: String, position: String) -> Vec<String> {
     let kinds = match &account.kinds {
         Kinds::Any => "any".into(),
         Kinds::List(list) => list.iter().map(u16::to_string).collect::<Vec<_>>().join(","),
     };
     let window = |w: Option<(i64, i64)>| w.map_or("any".into(), |(lo, hi)| format!("{lo},{hi}"));
     let (created_at, seals) = (window(account.created_at), window(account.seals));
-    let seals_apart = account.seal_ceiling.as_ref().map(|seals| format!("/{}", ceiling_argument(seals)));
-    let ceilings = ceiling_argument(&account.ceiling) + &seals_apart.unwrap_or_default();
-    vec![public_key.into(), kinds, created_at, seals, ceilings, flag(record)]
+    vec![public_key.into(), kinds, created_at, seals, ceilings, position]
 }
 
 /// The broker's end, non-blocking, and the gate's.

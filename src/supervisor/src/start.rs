@@ -12,6 +12,7 @@ use crate::fault::Fault;
 use crate::harden::{drop_capabilities, harden};
 use crate::holders::{self, Means, Standard};
 use crate::images::Images;
+use crate::keyring;
 use crate::keysource::KeySource;
 use crate::notify::Notify;
 use crate::output::offer;
@@ -75,6 +76,9 @@ fn run(config: Box<Config>, environment: &Environment) -> Result<(), NotReady> {
     let credentials = environment.credentials_directory.as_deref();
     let mut source = |account| KeySource::open(account, credentials, &mut inherited);
     let mut sources = config.accounts.iter().map(&mut source).collect::<Result<Vec<_>, Fault>>()?;
+    let consumable = config.accounts.iter().zip(&sources).filter(|(account, _)| account.consume);
+    let serial = |source: &KeySource| if let KeySource::Keyring(serial) = source { Some(*serial) } else { None };
+    let consumed: Vec<i32> = consumable.filter_map(|(_, source)| serial(source)).collect();
     let second = match (&config.ecdh, config.accounts.first(), sources.first_mut()) {
         (Some(_), Some(account), Some(source)) => Some(source.twice(account, &signals)?),
         _ => None,
@@ -84,6 +88,8 @@ fn run(config: Box<Config>, environment: &Environment) -> Result<(), NotReady> {
     let means = Means { config: &config, images: &images, ids: &ids, standard: &standard, signals: &signals };
     let holders = holders::start(&means, sources)?;
     let ecdh = holders::start_ecdh(&means, second, ecdh_record.as_ref(), &state, holders.first().zip(freezes.first()))?;
+    // Every process that needs a key has it.
+    consumed.into_iter().try_for_each(keyring::consume)?;
     let mut setup = Setup {
         holders,
         ecdh,

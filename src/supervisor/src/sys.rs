@@ -17,8 +17,13 @@ use nix::sys::socket::{SockFlag, accept4};
 use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, pipe2};
 
+/// What a terminal or a service manager sends to a whole group of processes, and whoever may signal a role: blocked in
+/// roles, since the supervisor alone decides when one ends.
+const OF_A_GROUP: [c_int; 7] =
+    [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT, libc::SIGTSTP, libc::SIGUSR1, libc::SIGUSR2];
+
 /// Forks and executes the program behind `image` with `argv`, an empty environment, in a session of its own,
-/// every signal at its default and none blocked. The n-th of `fds` is the child's descriptor n; it gets no other.
+/// those signals blocked, SIGPIPE ignored and every other one at its default. The n-th of `fds` is the child's descriptor n; it gets no other.
 ///
 /// # Errors
 /// What pipe2, fork, or a step of the child answered; a child that could not execute has been reaped.
@@ -92,8 +97,13 @@ fn child(image: RawFd, argv: &[*const c_char], fds: &mut [RawFd], report: RawFd)
         for signal in 1..=64 {
             libc::sigaction(signal, &default, ptr::null_mut());
         }
+        // Both are kept over the exec.
+        libc::signal(libc::SIGPIPE, libc::SIG_IGN);
         let mut mask: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&mut mask);
+        for signal in OF_A_GROUP {
+            libc::sigaddset(&mut mask, signal);
+        }
         libc::sigprocmask(libc::SIG_SETMASK, &mask, ptr::null_mut());
         let none: [*const c_char; 1] = [ptr::null()];
         libc::syscall(libc::SYS_execveat, image, c"".as_ptr(), argv.as_ptr(), none.as_ptr(), libc::AT_EMPTY_PATH);

@@ -6,49 +6,43 @@ const CHARSET: &[u8; 32] = b"qpzry9x8gf2tvdw0s3jn54khce6mua7l";
 
 /// Decodes `text` into `key`; false for anything else, a wrong checksum included.
 pub fn decode(text: &[u8], key: &mut [u8; 32]) -> bool {
-    if text.len() == 32 {
-        key.copy_from_slice(text);
-        return true;
+    let line = text.strip_suffix(b"\n").filter(|_| text.len() != 32).unwrap_or(text);
+    match line.len() {
+        32 => key.copy_from_slice(line),
+        63 => return decode_nsec(line, key),
+        _ => return decode_hex(line, key),
     }
-    match text.strip_suffix(b"\n").unwrap_or(text) {
-        raw if raw.len() == 32 => {
-            key.copy_from_slice(raw);
-            true
-        }
-        nsec if nsec.len() == 63 => decode_nsec(nsec, key),
-        hex => decode_hex(hex, key),
-    }
+    true
 }
 
 /// 64 hex digits; false for anything else.
 pub fn decode_hex(hex: &[u8], key: &mut [u8; 32]) -> bool {
     let digit = |b: u8| (b as char).to_digit(16);
+    for (byte, pair) in key.iter_mut().zip(hex.chunks_exact(2)) {
+        let (Some(high), Some(low)) = (digit(pair[0]), digit(pair[1])) else { return false };
+        *byte = (high << 4 | low) as u8;
+    }
     hex.len() == 64
-        && key.iter_mut().zip(hex.chunks_exact(2)).all(|(byte, pair)| match (digit(pair[0]), digit(pair[1])) {
-            (Some(hi), Some(lo)) => {
-                *byte = (hi << 4 | lo) as u8;
-                true
-            }
-            _ => false,
-        })
 }
 
 /// bech32 (BIP-173) with the prefix `nsec`: 52 characters of key, 6 of checksum.
 fn decode_nsec(nsec: &[u8], key: &mut [u8; 32]) -> bool {
     let Some(data) = nsec.strip_prefix(b"nsec1") else { return false };
-    let mut checksum = b"nsec".iter().map(|b| b >> 5).chain([0]).chain(b"nsec".iter().map(|b| b & 31)).fold(1, step);
-    let (mut bits, mut held, mut at) = (0u32, 0, 0);
-    for byte in data {
-        let Some(value) = CHARSET.iter().position(|c| c == byte) else { return false };
+    // The prefix as the checksum takes it: each letter's upper bits, a zero, each letter's lower bits.
+    let mut checksum = [3, 3, 3, 3, 0, 14, 19, 5, 3].into_iter().fold(1, step);
+    let (mut bits, mut held, mut bytes) = (0u32, 0, key.iter_mut());
+    for character in data {
+        let Some(value) = CHARSET.iter().position(|c| c == character) else { return false };
         checksum = step(checksum, value as u8);
         bits = (bits << 5 | value as u32) & 0xfff;
         held += 5;
-        if held >= 8 && at < 32 {
+        if held >= 8
+            && let Some(byte) = bytes.next()
+        {
             held -= 8;
-            key[at] = (bits >> held) as u8;
-            at += 1;
+            *byte = (bits >> held) as u8;
             // The 4 bits after the last byte are padding and must be zero.
-            if at == 32 && bits & 0xf != 0 {
+            if bytes.len() == 0 && bits & 0xf != 0 {
                 return false;
             }
         }

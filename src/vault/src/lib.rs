@@ -3,7 +3,6 @@
 //! Part of the trusted base: no frame, no loop, no agent's byte. What a holder computes is its own crate's.
 
 mod key;
-mod source;
 mod vault;
 
 pub use key::decode_hex;

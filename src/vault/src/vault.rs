@@ -1,20 +1,24 @@
 //! The secret mapping and the stack in it: the only unsafe code of this crate.
 //!
-//! Layout, from low to high: a guard page, the stack that key reading and computing run on, one page of data.
+//! Layout, from low to high: a guard page, the stack that decoding and computing run on, one page of data.
 //! memfd_secret(2) takes these pages out of the kernel's own view of memory: no ptrace, /proc/PID/mem or core
 //! shows them, root's included. Measured: signing on an ordinary stack leaves words of nonce and e·d behind;
 //! on a stack in the mapping nothing is left outside. Without memfd_secret the mapping is locked, kept out of
-//! cores and forks, and its stack is wiped after each use.
+//! cores and forks, and its stack is wiped after each use. The key's bytes go from the kernel straight into the mapping.
 
-use crate::{key, source};
-use core::{ffi::c_void, ptr, ptr::NonNull};
-use nsecd_sandbox::{args, args::fail, sys};
+use crate::key;
+use core::{arch::asm, ffi::c_int, ptr, ptr::NonNull};
+use nsecd_sandbox::args::{self, fail};
+use nsecd_sandbox::lock::{Confinement, Optional, descriptor, random};
 use secp256k1_sys as ffi;
+use std::{fs::File, io, io::Read, os::fd::AsRawFd};
 
 const PAGE: usize = 4096;
 const STACK: usize = 8 * PAGE;
 /// Room for libsecp256k1's context; its real size is checked.
 const CONTEXT: usize = 1024;
+/// The most that a key source may hold, and more, to notice a longer one.
+const ROOM: usize = 96;
 
 /// The data page: what both holders have, and the role's own.
 #[repr(C, align(64))]
@@ -24,9 +28,11 @@ pub struct Data<R> {
     pub keypair: ffi::Keypair,
     /// For verifying; a copy of its own, so that a fault in the key pair shows.
     pub public: ffi::XOnlyPublicKey,
+    /// The same as it is sent (BIP-340).
+    pub public_key: [u8; 32],
     key: [u8; 32],
-    text: [u8; source::ROOM],
-    serialized: [u8; 32],
+    text: [u8; ROOM],
+    length: usize,
     /// The role's buffers.
     pub role: R,
 }
@@ -39,202 +45,154 @@ impl<R> Data<R> {
 }
 
 /// The mapping. There is one for the life of the process; it is never unmapped.
-pub struct Vault<R> {
-    data: NonNull<Data<R>>,
-    secret: bool,
+pub struct Vault<R: 'static> {
+    /// Its data page.
+    pub data: &'static mut Data<R>,
 }
 
 impl<R> Vault<R> {
-    /// Maps the pages and takes the key, as a holder's last arguments say: require_secretmem, consume, key source. Returns
-    /// the x-only public key (BIP-340) too; ends the process with a line for the operator where there is none.
-    pub fn open(holder: &str, arguments: &[String], role: R) -> (Vault<R>, [u8; 32]) {
-        let [require_secretmem, consume, source @ ..] = arguments else {
-            fail(holder, args::USAGE, "require_secretmem, consume and a key source expected")
+    /// Maps the pages and takes the key, as a holder's last arguments say: require_secretmem, key source. Ends the process with
+    /// a line for the operator where it cannot; notes where the pages are not secret.
+    pub fn open(arguments: &[String], role: R, confinement: &mut Confinement) -> Vault<R> {
+        let [require, source @ ..] = arguments else {
+            fail(args::USAGE, "require_secretmem and a key source expected")
         };
-        let vault = Vault::map(require_secretmem == "1", role);
-        let mut vault = vault.unwrap_or_else(|e| fail(holder, args::NOT_LOCKED, e));
-        let loaded = vault.run(|data| data.load(source, consume == "1"));
-        let public_key = loaded.unwrap_or_else(|e| fail(holder, e.code(), e));
-        (vault, public_key)
-    }
-
-    /// An error where the pages can be neither secret nor locked, or must be secret and are not.
-    fn map(require_secret: bool, role: R) -> Result<Vault<R>, String> {
-        const { assert!(size_of::<Data<R>>() <= PAGE) };
-        let length = PAGE + STACK + PAGE;
-        let os = std::io::Error::last_os_error;
-        // SAFETY: plain calls on a descriptor and a fresh mapping that nothing else refers to; each result is checked. The
-        // data page is written as fresh memory: zeros are values of all of its own fields, the role's are moved in.
-        unsafe {
-            let secret = map_secret(length);
-            let why = os();
-            if secret.is_none() && require_secret {
+        let page = map(true).or_else(|why| {
+            if require == "1" {
                 return Err(format!(
                     "memfd_secret: {why}: require_secretmem = true needs Linux 5.14 or later (6.1: boot with secretmem.enable=1) and RLIMIT_MEMLOCK of 64 KiB"
                 ));
             }
-            let start = match secret {
-                Some(start) => start,
-                None => {
-                    map_locked(length).ok_or_else(|| format!("mlock: {}: RLIMIT_MEMLOCK of 64 KiB needed", os()))?
-                }
-            };
-            if libc::mprotect(start.cast(), PAGE, libc::PROT_NONE) != 0 {
-                return Err(format!("guard page: {}", os()));
-            }
-            let data: NonNull<Data<R>> = NonNull::new(start.add(PAGE + STACK).cast()).ok_or("mapped at zero")?;
-            (&raw mut (*data.as_ptr()).role).write(role);
-            Ok(Vault { data, secret: secret.is_some() })
-        }
-    }
-
-    /// Whether the mapping is memfd_secret's.
-    pub fn is_secret(&self) -> bool {
-        self.secret
-    }
-
-    /// The role's buffers, where they lie.
-    pub fn role(&mut self) -> &mut R {
-        // SAFETY: the mapping outlives self, and the borrow of self keeps it the only reference.
-        unsafe { &mut (*self.data.as_ptr()).role }
-    }
-
-    /// Runs `f` on the stack in the mapping, which is then wiped. What `f` returns leaves it.
-    pub fn run<F: FnOnce(&mut Data<R>) -> T, T>(&mut self, f: F) -> T {
-        // SAFETY: the mapping outlives self, and the borrow of self keeps this the only reference.
-        let mut job = Job { data: unsafe { self.data.as_mut() }, f: Some(f), result: None };
-        // SAFETY: `call` gets the job of its own types, which outlives the call.
-        unsafe { on_secret_stack(self.data.as_ptr().cast(), call::<R, F, T>, (&raw mut job).cast()) };
-        let Some(result) = job.result else { sys::exit(args::NOT_LOCKED) };
-        result
-    }
-}
-
-struct Job<'a, R, F, T> {
-    data: &'a mut Data<R>,
-    f: Option<F>,
-    result: Option<T>,
-}
-
-/// # Safety
-/// `job` must point to a live [`Job`] of these types.
-unsafe extern "C" fn call<R, F: FnOnce(&mut Data<R>) -> T, T>(job: *mut c_void) {
-    // SAFETY: the caller's promise.
-    let job = unsafe { &mut *job.cast::<Job<'_, R, F, T>>() };
-    job.result = job.f.take().map(|f| f(job.data));
-}
-
-/// Runs `f(arg)` with the stack pointer in the secret mapping, then wipes that stack and the vector registers.
-///
-/// # Safety
-/// `top` must be the upper end of the mapping's stack, `arg` what `f` expects.
-unsafe fn on_secret_stack(top: *mut u8, f: unsafe extern "C" fn(*mut c_void), arg: *mut c_void) {
-    // SAFETY: `top` is 16-byte aligned with STACK writable bytes below it, used by nobody else; rsp is restored
-    // from a register that the callee preserves (System V ABI); every register the call may change is named.
-    unsafe {
-        core::arch::asm!(
-            "mov r12, rsp", "mov rsp, {top}", "call {f}", "mov rsp, r12",
-            top = in(reg) top, f = in(reg) f, in("rdi") arg, out("r12") _, clobber_abi("C"),
-        );
-        let stack = top.sub(STACK).cast::<u64>();
-        for word in 0..STACK / 8 {
-            stack.add(word).write_volatile(0);
-        }
-        core::arch::asm!(
-            "xorps xmm0, xmm0",
-            "xorps xmm1, xmm1",
-            "xorps xmm2, xmm2",
-            "xorps xmm3, xmm3",
-            "xorps xmm4, xmm4",
-            "xorps xmm5, xmm5",
-            "xorps xmm6, xmm6",
-            "xorps xmm7, xmm7",
-            "xorps xmm8, xmm8",
-            "xorps xmm9, xmm9",
-            "xorps xmm10, xmm10",
-            "xorps xmm11, xmm11",
-            "xorps xmm12, xmm12",
-            "xorps xmm13, xmm13",
-            "xorps xmm14, xmm14",
-            "xorps xmm15, xmm15",
-            clobber_abi("C"),
-        );
-    }
-}
-
-/// A mapping of memfd_secret's; its descriptor is closed, so that none can be stolen (pidfd_getfd(2)).
-///
-/// # Safety
-/// None: it refers to nothing but what it creates. Unsafe only for the calls in it.
-unsafe fn map_secret(length: usize) -> Option<*mut u8> {
-    // SAFETY: the descriptor and the mapping are new, and each result is checked.
-    unsafe {
-        let fd = libc::syscall(libc::SYS_memfd_secret, libc::O_CLOEXEC) as i32;
-        if fd < 0 || libc::ftruncate(fd, length as i64) != 0 {
-            return None;
-        }
-        let start = libc::mmap(ptr::null_mut(), length, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, fd, 0);
-        let kept = start != libc::MAP_FAILED && libc::madvise(start, length, libc::MADV_DONTFORK) == 0;
-        let errno = *libc::__errno_location();
-        libc::close(fd);
-        *libc::__errno_location() = errno;
-        kept.then_some(start.cast())
-    }
-}
-
-/// The fallback: ordinary pages, locked, in no core and no child.
-///
-/// # Safety
-/// As [`map_secret`].
-unsafe fn map_locked(length: usize) -> Option<*mut u8> {
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-    // SAFETY: the mapping is new, and each result is checked.
-    unsafe {
-        let start = libc::mmap(ptr::null_mut(), length, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0);
-        let kept = start != libc::MAP_FAILED
-            && libc::mlock(start, length) == 0
-            && libc::madvise(start, length, libc::MADV_DONTDUMP) == 0
-            && libc::madvise(start, length, libc::MADV_WIPEONFORK) == 0
-            && libc::madvise(start, length, libc::MADV_DONTFORK) == 0;
-        kept.then_some(start.cast())
-    }
-}
-
-impl<R> Data<R> {
-    /// Reads the key and makes everything that computing with it needs; then wipes what it came from.
-    fn load(&mut self, source: &[String], consume: bool) -> Result<[u8; 32], source::Error> {
-        let loaded = self.take(source, consume);
-        // SAFETY: both are live fields of these types; volatile, since they are never read again.
-        unsafe {
-            (&raw mut self.key).write_volatile([0; 32]);
-            (&raw mut self.text).write_volatile([0; source::ROOM]);
-        }
-        loaded.map(|()| self.serialized)
-    }
-
-    fn take(&mut self, source: &[String], consume: bool) -> Result<(), source::Error> {
-        let mut seed = [0; 32];
-        sys::random(&mut seed).map_err(source::Error::Unreadable)?;
-        let decoded = match source::read(source, consume, &mut self.text)? {
-            Some(length) => key::decode(&self.text[..length], &mut self.key),
-            None => sys::random(&mut self.key).is_ok(),
+            confinement.may(Optional::SecretMemory, false);
+            map(false).map_err(|why| format!("mlock: {why}: RLIMIT_MEMLOCK of 64 KiB needed"))
+        });
+        let page: *mut Data<R> = page.unwrap_or_else(|why| fail(args::NOT_LOCKED, why)).cast();
+        const { assert!(size_of::<Data<R>>() <= PAGE) };
+        // SAFETY: a fresh page, large enough and aligned, that nothing else refers to and that stays mapped. Zeros are values of
+        // all of the data's own fields; the role's are moved in.
+        let data = unsafe {
+            (&raw mut (*page).role).write(role);
+            &mut *page
         };
-        // SAFETY: libsecp256k1 gets pointers to live fields of the sizes it documents, and a context room whose size and
-        // alignment are checked.
-        let made = unsafe {
-            let both = ffi::SECP256K1_START_SIGN | ffi::SECP256K1_START_VERIFY;
-            if ffi::secp256k1_context_preallocated_size(both) > CONTEXT {
-                return Err(source::Error::Unreadable(libc::ENOMEM));
+        data.length = match source {
+            [kind] if kind == "fd" => to_end(descriptor(0), &mut data.text),
+            // 32 raw bytes are one form of a key.
+            [kind] if kind == "ephemeral" => random(&mut data.text[..32]).map(|()| 32),
+            [kind, serial] if kind == "keyring" => from_keyring(serial, &mut data.text),
+            _ => fail(args::USAGE, "a key source of fd, ephemeral or keyring expected"),
+        }
+        .unwrap_or_else(|e| fail(args::NO_KEY, format!("the key source cannot be read: {e}")));
+        let mut vault = Vault { data };
+        if !vault.run(load) {
+            fail(args::BAD_KEY, "the source holds no key: expected nsec1…, 64 hex digits or 32 raw bytes");
+        }
+        vault
+    }
+
+    /// Runs `f` on the stack in the mapping, then wipes that stack and the vector registers.
+    pub fn run(&mut self, f: extern "C" fn(&mut Data<R>) -> bool) -> bool {
+        let data: *mut Data<R> = self.data;
+        let result: u8;
+        // SAFETY: the data page is the upper end of the stack: 16-byte aligned with STACK writable bytes below it, used by nobody
+        // else. rsp is restored from a register that the callee preserves (System V ABI); every register the call may change is
+        // named. `f` gets the one reference to the data for as long as it runs, and its result is the lowest byte of rax.
+        unsafe {
+            asm!(
+                "mov r12, rsp", "mov rsp, rdi", "call {f}", "mov rsp, r12",
+                f = in(reg) f, in("rdi") data, out("r12") _, lateout("al") result, clobber_abi("C"),
+            );
+            let stack = data.cast::<u64>().sub(STACK / 8);
+            for word in 0..STACK / 8 {
+                stack.add(word).write_volatile(0);
             }
-            let context = ffi::secp256k1_context_preallocated_create(NonNull::from(&mut self.context).cast(), both);
-            let mut parity = 0;
-            decoded
-                && ffi::secp256k1_context_randomize(context, seed.as_ptr()) == 1
-                && ffi::secp256k1_keypair_create(context.as_ptr(), &mut self.keypair, self.key.as_ptr()) == 1
-                && ffi::secp256k1_keypair_xonly_pub(context.as_ptr(), &mut self.public, &mut parity, &self.keypair) == 1
-                && ffi::secp256k1_xonly_pubkey_serialize(context.as_ptr(), self.serialized.as_mut_ptr(), &self.public)
+            asm!(
+                ".irp number, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15",
+                "xorps xmm\\number, xmm\\number",
+                ".endr",
+                clobber_abi("C"),
+            );
+        }
+        result == 1
+    }
+}
+
+/// Guard page, stack and data page; where the last begins. Secret ones are memfd_secret's, whose descriptor is closed, so that
+/// none can be stolen (pidfd_getfd(2)); others are ordinary pages, locked, in no core and no child.
+fn map(secret: bool) -> io::Result<*mut u8> {
+    let length = PAGE + STACK + PAGE;
+    let (protection, mut flags, mut file) =
+        (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, None);
+    let done = |result: c_int| if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) };
+    // SAFETY: the descriptor and the mapping are new, nothing else refers to them, and each result is checked.
+    unsafe {
+        if secret {
+            let fd = done(libc::syscall(libc::SYS_memfd_secret, libc::O_CLOEXEC) as c_int)?;
+            file = Some(descriptor(fd));
+            done(libc::ftruncate(fd, length as i64))?;
+            flags = libc::MAP_SHARED;
+        }
+        let fd = file.as_ref().map_or(-1, File::as_raw_fd);
+        let start = libc::mmap(ptr::null_mut(), length, protection, flags, fd, 0);
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        if !secret {
+            done(libc::mlock(start, length))?;
+            done(libc::madvise(start, length, libc::MADV_DONTDUMP))?;
+            done(libc::madvise(start, length, libc::MADV_WIPEONFORK))?;
+        }
+        done(libc::madvise(start, length, libc::MADV_DONTFORK))?;
+        done(libc::mprotect(start, PAGE, libc::PROT_NONE))?;
+        Ok(start.cast::<u8>().add(PAGE + STACK))
+    }
+}
+
+/// What a file or a pipe holds up to its end, as far as there is room.
+fn to_end(mut file: File, text: &mut [u8; ROOM]) -> io::Result<usize> {
+    let mut length = 0;
+    loop {
+        match file.read(&mut text[length..])? {
+            0 => return Ok(length),
+            n => length += n,
+        }
+    }
+}
+
+/// The payload of the user key with this serial number, which the supervisor has found. The user keyring is readable only to
+/// a process that holds it: it is linked into this process's own session keyring for as long as the reading takes.
+fn from_keyring(serial: &str, text: &mut [u8; ROOM]) -> io::Result<usize> {
+    let serial: i32 = serial.parse().map_err(io::Error::other)?;
+    let (user, session) = (libc::KEY_SPEC_USER_KEYRING, libc::KEY_SPEC_SESSION_KEYRING);
+    // SAFETY: numbers, and the pointer and the length of one live mutable slice.
+    unsafe {
+        let linked = libc::syscall(libc::SYS_keyctl, libc::KEYCTL_LINK, user, session);
+        let length = libc::syscall(libc::SYS_keyctl, libc::KEYCTL_READ, serial, text.as_mut_ptr(), ROOM);
+        if linked < 0 || length < 0 || libc::syscall(libc::SYS_keyctl, libc::KEYCTL_UNLINK, user, session) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(ROOM.min(length as usize))
+    }
+}
+
+/// Decodes the key and makes everything that computing with it needs; then wipes what it came from.
+extern "C" fn load<R>(data: &mut Data<R>) -> bool {
+    let mut seed = [0; 32];
+    let decoded = random(&mut seed).is_ok() && key::decode(&data.text[..data.length], &mut data.key);
+    // SAFETY: libsecp256k1 gets pointers to live fields of the sizes it documents, and a context room whose size and
+    // alignment are checked. What is wiped is a live field of that type; volatile, since it is never read again.
+    unsafe {
+        let (both, mut parity) = (ffi::SECP256K1_START_SIGN | ffi::SECP256K1_START_VERIFY, 0);
+        let room = NonNull::from(&mut data.context).cast();
+        let made = decoded && ffi::secp256k1_context_preallocated_size(both) <= CONTEXT && {
+            let context = ffi::secp256k1_context_preallocated_create(room, both);
+            ffi::secp256k1_context_randomize(context, seed.as_ptr()) == 1
+                && ffi::secp256k1_keypair_create(context.as_ptr(), &mut data.keypair, data.key.as_ptr()) == 1
+                && ffi::secp256k1_keypair_xonly_pub(context.as_ptr(), &mut data.public, &mut parity, &data.keypair) == 1
+                && ffi::secp256k1_xonly_pubkey_serialize(context.as_ptr(), data.public_key.as_mut_ptr(), &data.public)
                     == 1
         };
-        if made { Ok(()) } else { Err(source::Error::NotAKey) }
+        (&raw mut data.key).write_volatile([0; 32]);
+        (&raw mut data.text).write_volatile([0; ROOM]);
+        made
     }
 }

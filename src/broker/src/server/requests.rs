@@ -380,8 +380,8 @@ pub(super) fn facts(call: &Call) -> (Option<u16>, Option<String>) {
 /// 32 bytes for a token. Without the kernel's generator there can be no token, and so no broker.
 pub(super) fn random() -> [u8; 32] {
     let mut bytes = [0; 32];
-    if nsecd_sandbox::sys::random(&mut bytes).is_err() {
-        nsecd_sandbox::sys::exit(5);
+    if nsecd_sandbox::lock::random(&mut bytes).is_err() {
+        nsecd_sandbox::lock::exit(5);
     }
     bytes
 }
