@@ -3,7 +3,7 @@
 
 use std::{env, fs::File, path::Path, process::exit};
 
-const ROLES: [&str; 4] = ["keyholder", "gate", "ecdh", "broker"];
+const ROLES: [&str; 5] = ["keyholder", "gate", "ecdh", "broker", "supervisor"];
 
 fn main() {
     let mut code = String::new();

@@ -42,7 +42,16 @@ capset prlimit64 setrlimit mprotect pkey_mprotect shmat remap_file_pages bpf per
 request_key io_uring_setup io_uring_enter io_uring_register io_setup io_submit modify_ldt arch_prctl personality init_module finit_module
 kexec_load kexec_file_load reboot iopl ioperm
 """.split()
-PROT_EXEC = 4
+# Of these the supervisor's policy has some, since each role inherits its filter and still has to start and to lock itself. What stays
+# forbidden to it, beside what `supervisor_never` says of arguments.
+SUPERVISOR = """
+openat openat2 memfd_create memfd_secret socket socketpair connect sendmsg fcntl dup2 pidfd_open kill rt_sigaction clone execveat
+unshare mount chroot prctl seccomp setresuid setresgid capset prlimit64 mprotect keyctl arch_prctl
+""".split()
+PROT_WRITE, PROT_EXEC = 2, 4
+AF_UNIX, AT_EMPTY_PATH = 1, 0x1000
+# Threads, shared memory, and every namespace (clone(2)).
+CLONE_MORE = 0x7E020000 | 0x00010000 | 0x00000100 | 0x00000080
 
 
 class Malformed(Exception):
@@ -131,10 +140,10 @@ def condition(arg):
 
 @lru_cache
 def allowed(path):
-    """What the policy's text allows, as a condition over seccomp_data."""
+    """Whose policy it is, and what its text allows, as a condition over seccomp_data."""
     number = numbers()
     with open(path, encoding="utf-8") as file:
-        [policy] = json.load(file).values()
+        [(role, policy)] = json.load(file).items()
     if policy.keys() != {"mismatch_action", "match_action", "filter"}:
         raise Malformed(f"keys {sorted(policy)}")
     if (policy["match_action"], policy["mismatch_action"]) != ("allow", "kill_process"):
@@ -145,7 +154,7 @@ def allowed(path):
         if unknown:
             raise Malformed(f"unknown keys {unknown}")
         rules.append(And(NR == number[rule["syscall"]], *map(condition, rule.get("args", []))))
-    return And(ARCH == X86_64, Or(rules))
+    return role, And(ARCH == X86_64, Or(rules))
 
 
 def shown(model, result, name):
@@ -157,19 +166,30 @@ def shown(model, result, name):
 
 
 @lru_cache
-def never():
-    """What no role may do, whatever its policy says."""
-    executable = And(NR == numbers()["mmap"], ARGS[2] & PROT_EXEC != 0)
-    return Or(executable, ARCH != X86_64, UGE(NR, X32), *(NR == numbers()[call] for call in NEVER))
+def never(role):
+    """What no process may do, whatever its policy says."""
+    is_call = lambda call: NR == numbers()[call]
+    everywhere = [ARCH != X86_64, UGE(NR, X32)]
+    if role != "supervisor":
+        return Or(And(is_call("mmap"), ARGS[2] & PROT_EXEC != 0), *everywhere, *map(is_call, NEVER))
+    both = PROT_WRITE | PROT_EXEC
+    supervisor_never = [
+        And(is_call("mmap"), Extract(31, 0, ARGS[2]) & both == both),
+        And(is_call("mprotect"), Extract(31, 0, ARGS[2]) & PROT_EXEC != 0),
+        And(Or(is_call("socket"), is_call("socketpair")), Extract(31, 0, ARGS[0]) != AF_UNIX),
+        And(is_call("execveat"), Extract(31, 0, ARGS[4]) & AT_EMPTY_PATH == 0),
+        And(is_call("clone"), Extract(31, 0, ARGS[0]) & CLONE_MORE != 0),
+    ]
+    return Or(*supervisor_never, *everywhere, *(is_call(call) for call in NEVER if call not in SUPERVISOR))
 
 
 def prove(path, program):
     """`proved …` or `refuted …`."""
     name = {nr: call for call, nr in numbers().items()}
-    result, policy = verdict(program), allowed(path)
+    result, (role, policy) = verdict(program), allowed(path)
     for claim, counterexample in [
         ("the policy says otherwise", result != If(policy, BitVecVal(ALLOW, 32), BitVecVal(KILL_PROCESS, 32))),
-        ("no role may do that, whatever its policy", And(never(), result != KILL_PROCESS)),
+        ("no role may do that, whatever its policy", And(never(role), result != KILL_PROCESS)),
     ]:
         solver = SolverFor("QF_BV")
         solver.add(counterexample)

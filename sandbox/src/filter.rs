@@ -1,3 +1,3 @@
-//! The compiled seccomp policies: sandbox/keyholder.json, gate.json, ecdh.json and broker.json.
+//! The compiled seccomp policies: sandbox/keyholder.json, gate.json, ecdh.json, broker.json and supervisor.json.
 
 include!(concat!(env!("OUT_DIR"), "/filters.rs"));

@@ -163,3 +163,31 @@ fn another_process_of_the_same_user_can_neither_trace_nor_read_a_role() {
         }
     }
 }
+
+/// Checked: with CAP_SYS_PTRACE kept, with the bounding set left, or without PR_SET_DUMPABLE, this fails.
+#[test]
+fn the_supervisor_keeps_these_capabilities_and_no_other_and_cannot_be_traced() {
+    if not_root("a daemon started as root") {
+        return;
+    }
+    // CHOWN, DAC_OVERRIDE, KILL, SETGID, SETUID, SETPCAP, SYS_CHROOT, SYS_ADMIN.
+    let kept = [0, 1, 5, 6, 7, 8, 18, 21].iter().fold(0u64, |set, capability| set | 1 << capability);
+    let bits = |status: &BTreeMap<String, String>, set: &str| u64::from_str_radix(field(status, set), 16).unwrap();
+    let ours = bits(&process::status(std::process::id() as i32), "CapEff");
+    for (uid, kept) in [(None, kept & ours), (Some(ORDINARY), 0)] {
+        let nsecd = Setup::of(uid, DM).start();
+        let status = process::status(nsecd.pid());
+        for set in ["CapPrm", "CapEff"] {
+            assert_eq!(bits(&status, set), kept, "{uid:?} {set}");
+        }
+        for set in ["CapInh", "CapAmb"] {
+            assert_eq!(bits(&status, set), 0, "{uid:?} {set}");
+        }
+        if uid.is_none() {
+            assert_eq!(bits(&status, "CapBnd"), kept);
+        }
+        assert_eq!((field(&status, "NoNewPrivs"), field(&status, "Seccomp")), ("1", "2"), "{uid:?}");
+        use std::os::unix::fs::MetadataExt;
+        assert_eq!(fs::metadata(format!("/proc/{}/environ", nsecd.pid())).unwrap().uid(), 0, "{uid:?}");
+    }
+}

@@ -7,6 +7,7 @@
 use super::{ORDINARY, sandbox, untraceable};
 use crate::support::probe::{Abi, Call, End, Sandbox, Sibling, call, probe};
 use crate::support::root;
+use nsecd_sandbox::filter::SUPERVISOR;
 use std::ffi::CStr;
 
 /// What the call does outside, to root.
@@ -241,4 +242,42 @@ fn control_outside_a_sandbox_each_of_these_calls_survives_and_as_root_works() {
         assert!(fine, "{}: {end:?}", probe.name);
         println!("{}: {end:?}", probe.name);
     }
+}
+
+/// The supervisor's filter, which its roles inherit: what none of them needs to start or to lock itself ends who tries it.
+///
+/// Checked: with the supervisor's rule for mmap without its check, or with `ptrace` in its policy, this fails.
+#[test]
+fn what_no_role_needs_ends_the_supervisor_that_tries_it() {
+    if untraceable() {
+        return;
+    }
+    // With these arguments; the policy says with which others they are refused.
+    const NEEDED: [&str; 14] = [
+        "mmap executable",
+        "memfd_create",
+        "pidfd_open",
+        "unshare user",
+        "unshare mounts",
+        "socket unix",
+        "socketpair",
+        "connect",
+        "sendto an address",
+        "sendmsg",
+        "openat",
+        "openat2",
+        "keyctl",
+        "sigaction",
+    ];
+    let sibling = Sibling::start();
+    let sandbox = Sandbox { filter: SUPERVISOR, ..sandbox("broker") };
+    let mut survived = Vec::new();
+    for probe in probes(sibling.0) {
+        match probe.end(Some(&sandbox)) {
+            End::Refused(call) => assert_eq!((call.number, call.abi), (probe.number, probe.abi), "{}", probe.name),
+            End::Returned(_) | End::Exited(_) => survived.push(probe.name),
+            end => panic!("{}: {end:?}", probe.name),
+        }
+    }
+    assert_eq!(survived, NEEDED);
 }

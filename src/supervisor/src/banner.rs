@@ -4,7 +4,7 @@
 
 use std::fmt::Write;
 
-use nix::unistd::{User, geteuid};
+use nix::unistd::geteuid;
 use nsecd_policy::hello::names;
 use nsecd_policy::{Kinds, Method};
 use nsecd_sandbox::hello;
@@ -20,8 +20,7 @@ pub fn text(setup: &Setup, service: &Service) -> String {
     let mut line = |text: &str| {
         let _ = writeln!(out, "{text}");
     };
-    let user = User::from_uid(geteuid()).ok().flatten().map_or_else(|| geteuid().to_string(), |u| u.name);
-    line(&format!("nsecd {} is ready, started by {user}.", hello::VERSION));
+    line(&format!("nsecd {} is ready, started by {}.", hello::VERSION, setup.started_by));
     line("");
     for ((account, holder), freeze) in config.accounts.iter().zip(&setup.holders).zip(&setup.freezes) {
         line(&format!("  account {}: public key {}", account.name, holder.public_key));
@@ -55,12 +54,12 @@ pub fn missing(setup: &Setup, service: &Service) -> Vec<String> {
     let holders = setup.holders.iter().chain(&setup.ecdh).map(|h| (h.child.name(), h.missing));
     let others = [&service.broker].into_iter().chain(&service.gates).map(|c| c.name());
     let all = holders.chain(others.zip(service.missing.iter().copied()));
-    all.filter(|(_, bits)| *bits != 0)
-        .map(|(name, bits)| {
-            let why = if geteuid().is_root() || name != "the broker" { "" } else { " (only root can give it these)" };
-            format!("for {name}: {}{why}", names(bits).collect::<Vec<_>>().join(", "))
-        })
-        .collect()
+    let own = (!setup.missing.is_empty()).then(|| format!("for nsecd itself: {}", setup.missing.join(", ")));
+    let roles = all.filter(|(_, bits)| *bits != 0).map(|(name, bits)| {
+        let why = if geteuid().is_root() || name != "the broker" { "" } else { " (only root can give it these)" };
+        format!("for {name}: {}{why}", names(bits).collect::<Vec<_>>().join(", "))
+    });
+    own.into_iter().chain(roles).collect()
 }
 
 fn kinds(kinds: &Kinds) -> String {

@@ -9,16 +9,17 @@ use nix::unistd::chdir;
 
 use crate::fault::{Fault, OrFault};
 use crate::sys::{self, Inherited};
+use nsecd_sandbox::filter;
 
 /// Descriptors that the broker may have at most.
 const DESCRIPTORS: u64 = 8192;
 /// Descriptors of the broker's own beside connections: log files, pairs, some to spare.
 const RESERVE: u64 = 64;
 
-/// What a supervisor started as root keeps (numbers of capabilities(7)). Its own: chown 0, dac_override 1, fowner 3
+/// What a supervisor started as root keeps (numbers of capabilities(7)). Its own: chown 0, dac_override 1
 /// (sockets, records, logs of other uids), kill 5. For the roles, which give up all of it: setgid 6, setuid 7,
-/// setpcap 8, ipc_lock 14 (secret memory), sys_chroot 18, sys_admin 21 (namespaces).
-const KEPT: u64 = 1 << 0 | 1 << 1 | 1 << 3 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 14 | 1 << 18 | 1 << 21;
+/// setpcap 8, sys_chroot 18, sys_admin 21 (namespaces).
+const KEPT: u64 = 1 << 0 | 1 << 1 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 18 | 1 << 21;
 
 /// Connections that the broker may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +53,30 @@ pub fn harden(wanted: &[RawFd]) -> Result<Inherited, Fault> {
 /// capset(2) failed.
 pub fn drop_capabilities() -> Result<(), Fault> {
     sys::keep_capabilities(KEPT).or_fault(|| "giving up capabilities".into())
+}
+
+/// The lock of the supervisor itself, before the first role is started: every role inherits it, so it allows what they need
+/// until they have locked themselves, and nothing that none of them needs. Returns the optional steps that are missing.
+///
+/// Of Landlock only network and scopes: who handles files there may mount nothing any more (landlock(7)), and the roles
+/// could not make themselves an empty root.
+///
+/// # Errors
+/// The filter could not be installed.
+pub fn lock() -> Result<Vec<&'static str>, Fault> {
+    let mut missing = Vec::new();
+    let landlock = sys::landlock_without_files();
+    for (name, held) in [
+        ("memory-deny-write-execute", sys::refuse_writable_code()),
+        ("Landlock (network)", landlock.network),
+        ("Landlock (scopes)", landlock.scopes),
+    ] {
+        if !held {
+            missing.push(name);
+        }
+    }
+    sys::install_filter(filter::SUPERVISOR).or_fault(|| "seccomp".into())?;
+    Ok(missing)
 }
 
 /// Raises a soft limit to `wish`, as far as the hard limit lets it.

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use nix::fcntl::OFlag;
 use nix::unistd::{Gid, Uid, fchown};
@@ -29,6 +30,10 @@ use crate::uids::{DYNAMIC, Ids, Roles};
 /// Everything that outlives broker and gates. Fields are dropped in this order: processes before their files,
 /// sockets before the state's lock.
 pub struct Setup {
+    /// The user who started nsecd.
+    pub started_by: String,
+    /// Optional steps of the supervisor's own lock that are missing.
+    pub missing: Vec<&'static str>,
     /// One for each account.
     pub holders: Vec<Holder>,
     /// The default account's, where a socket offers encryption.
@@ -118,9 +123,11 @@ pub fn record_file(flags: OFlag, writer: Option<Ids>) -> Want {
 
 /// Whether a gate or an ECDH holder may have had that uid.
 fn role_uid(uid: u32) -> bool {
-    let user = |name| nix::unistd::User::from_name(name).ok().flatten();
-    let mut users = ["nsecd-gate", "nsecd-ecdh"].into_iter().filter_map(user);
-    DYNAMIC.contains(&uid) || users.any(|u| u.uid.as_raw() == uid)
+    // Looked up once, by the first record: later the supervisor's filter would not let a name service do what it may do.
+    static USERS: OnceLock<Vec<u32>> = OnceLock::new();
+    let user = |name| nix::unistd::User::from_name(name).ok().flatten().map(|user| user.uid.as_raw());
+    let users = USERS.get_or_init(|| ["nsecd-gate", "nsecd-ecdh"].into_iter().filter_map(user).collect());
+    users.contains(&uid) || DYNAMIC.contains(&uid)
 }
 
 impl Drop for State {

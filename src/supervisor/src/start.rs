@@ -2,14 +2,14 @@
 
 use std::process::ExitCode;
 
-use nix::unistd::{getegid, geteuid};
+use nix::unistd::{User, getegid, geteuid};
 
 use crate::activation::Given;
 use crate::config::{self, Command, Config, Ids, Source};
 use crate::control::ControlSocket;
 use crate::environment::Environment;
 use crate::fault::Fault;
-use crate::harden::{drop_capabilities, harden};
+use crate::harden::{drop_capabilities, harden, lock};
 use crate::holders::{self, Means, Standard};
 use crate::images::Images;
 use crate::keyring;
@@ -84,6 +84,11 @@ fn run(config: Box<Config>, environment: &Environment) -> Result<(), NotReady> {
         _ => None,
     };
 
+    let started_by = User::from_uid(geteuid()).ok().flatten().map_or_else(|| geteuid().to_string(), |u| u.name);
+
+    // From here on nothing is looked up and no address bound; what is still opened lies in directories that were looked at.
+    let missing = lock()?;
+
     // The holders read their keys and lock themselves; then gates and broker.
     let means = Means { config: &config, images: &images, ids: &ids, standard: &standard, signals: &signals };
     let holders = holders::start(&means, sources)?;
@@ -91,6 +96,8 @@ fn run(config: Box<Config>, environment: &Environment) -> Result<(), NotReady> {
     // Every process that needs a key has it.
     consumed.into_iter().try_for_each(keyring::consume)?;
     let mut setup = Setup {
+        started_by,
+        missing,
         holders,
         ecdh,
         listeners,

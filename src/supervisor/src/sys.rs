@@ -192,6 +192,48 @@ pub fn keep_capabilities(keep: u64) -> io::Result<()> {
     }
 }
 
+/// What Landlock holds this process to.
+pub struct Landlock {
+    /// No TCP (ABI 4, Linux 6.7).
+    pub network: bool,
+    /// No abstract socket and no signal outside (ABI 6, Linux 6.12).
+    pub scopes: bool,
+}
+
+/// Refuses what Landlock can refuse beside files, as far as this kernel's has it (landlock(7)).
+pub fn landlock_without_files() -> Landlock {
+    // struct landlock_ruleset_attr: files, TCP bind and connect, abstract sockets and signals. A kernel refuses what it does not know.
+    let held = [&[0u64, 3, 3][..], &[0, 3]].into_iter().find(|attr| {
+        // SAFETY: the first call reads `attr`, which is live; the ruleset's descriptor, if there is one, is ours alone.
+        unsafe {
+            let size = size_of_val(*attr);
+            let ruleset = libc::syscall(libc::SYS_landlock_create_ruleset, attr.as_ptr(), size, 0);
+            let held = ruleset >= 0 && libc::syscall(libc::SYS_landlock_restrict_self, ruleset, 0) == 0;
+            libc::close(ruleset as c_int);
+            held
+        }
+    });
+    Landlock { network: held.is_some(), scopes: held.is_some_and(|attr| attr.len() == 3) }
+}
+
+/// PR_SET_MDWE: no memory that was writable becomes executable, here and in what is executed from here.
+pub fn refuse_writable_code() -> bool {
+    let none: libc::c_ulong = 0;
+    // SAFETY: sets a property of this process, touches no memory.
+    unsafe { libc::prctl(libc::PR_SET_MDWE, libc::PR_MDWE_REFUSE_EXEC_GAIN as libc::c_ulong, none, none, none) == 0 }
+}
+
+/// Installs a compiled policy, `struct sock_filter` words, for this process and all that it starts.
+pub fn install_filter(filter: &'static [u64]) -> io::Result<()> {
+    let len = u16::try_from(filter.len()).map_err(io::Error::other)?;
+    let program = libc::sock_fprog { len, filter: filter.as_ptr().cast_mut().cast() };
+    // SAFETY: the kernel copies `len` instructions of eight bytes from the constant and never writes to it.
+    match unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// A word of memory that other processes may have mapped as well.
 #[derive(Debug)]
 pub struct SharedWord(ptr::NonNull<AtomicU32>);
