@@ -21,6 +21,9 @@ const RESERVE: u64 = 64;
 /// setpcap 8, sys_chroot 18, sys_admin 21 (namespaces).
 const KEPT: u64 = 1 << 0 | 1 << 1 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 18 | 1 << 21;
 
+/// Beside these until the sockets are there, whose modes are set when they have their owners already: fowner 3.
+const AT_FIRST: u64 = KEPT | 1 << 3;
+
 /// Connections that the broker may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
@@ -47,12 +50,12 @@ pub fn harden(wanted: &[RawFd]) -> Result<Inherited, Fault> {
     Ok(inherited)
 }
 
-/// Gives up what the supervisor does not need of root's capabilities.
+/// Gives up what the supervisor does not need of root's capabilities, but for what [`lock`] gives up.
 ///
 /// # Errors
 /// capset(2) failed.
 pub fn drop_capabilities() -> Result<(), Fault> {
-    sys::keep_capabilities(KEPT).or_fault(|| "giving up capabilities".into())
+    sys::keep_capabilities(AT_FIRST).or_fault(|| "giving up capabilities".into())
 }
 
 /// The lock of the supervisor itself, before the first role is started: every role inherits it, so it allows what they need
@@ -64,6 +67,7 @@ pub fn drop_capabilities() -> Result<(), Fault> {
 /// # Errors
 /// The filter could not be installed.
 pub fn lock() -> Result<Vec<&'static str>, Fault> {
+    sys::keep_capabilities(KEPT).or_fault(|| "giving up capabilities".into())?;
     let mut missing = Vec::new();
     let landlock = sys::landlock_without_files();
     for (name, held) in [
