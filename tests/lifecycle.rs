@@ -3,6 +3,8 @@
 
 mod support;
 
+#[path = "lifecycle/doctor.rs"]
+mod doctor;
 #[path = "lifecycle/encryption.rs"]
 mod encryption;
 #[path = "lifecycle/keys.rs"]

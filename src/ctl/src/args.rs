@@ -3,6 +3,7 @@
 //! A session token never comes from the command line, where every process of the host could read it: it is
 //! read from a file or from standard input.
 
+use crate::doctor;
 use nsecd_policy::operator;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -14,6 +15,8 @@ pub(crate) enum Command {
     Ask(Ask),
     /// The supervisor, over the control socket.
     Order(Order),
+    /// Nobody: this machine is looked at.
+    Doctor(doctor::Options),
 }
 
 /// One request of the operator's.
@@ -44,18 +47,23 @@ pub(crate) struct Ask {
 
 /// Reads the arguments after the program's name; `None` asks for help. The error says what was expected.
 pub(crate) fn parse(args: &[String]) -> Result<Option<Command>, String> {
-    let (mut words, mut flags) = (Vec::new(), Vec::new());
+    let (mut words, mut flags, mut as_json) = (Vec::new(), Vec::new(), false);
     let mut rest = args.iter();
     while let Some(arg) = rest.next() {
         match arg.strip_prefix("--").map(|flag| flag.split_once('=').ok_or(flag)) {
             Some(Err("help" | "version")) => return Ok(None),
             None if arg == "-h" || arg == "help" => return Ok(None),
+            Some(Err("json")) => as_json = true,
             Some(Ok(pair)) => flags.push(pair),
             Some(Err(flag)) => flags.push((flag, rest.next().ok_or(format!("--{flag} needs a value"))?)),
             None => words.push(arg.as_str()),
         }
     }
+    if as_json && words != ["doctor"] {
+        return Err("only `doctor` takes --json: every other reply is JSON already".into());
+    }
     match words[..] {
+        ["doctor"] => return look(as_json, &flags).map(Some),
         ["freeze"] => return order(operator::Command::Freeze, &flags).map(Some),
         ["thaw"] => return order(operator::Command::Thaw, &flags).map(Some),
         _ => {}
@@ -105,6 +113,24 @@ pub(crate) fn parse(args: &[String]) -> Result<Option<Command>, String> {
     Ok(Some(Command::Ask(ask)))
 }
 
+/// Reads the flags of `doctor`.
+fn look(json: bool, flags: &[(&str, impl AsRef<str>)]) -> Result<Command, String> {
+    let mut options = doctor::Options { json, ..doctor::Options::default() };
+    for (name, value) in flags {
+        let dir = match *name {
+            "admin-dir" => &mut options.admin_dir,
+            "state-dir" => &mut options.state_dir,
+            _ => return Err(format!("`doctor` takes no --{name}")),
+        };
+        let path = std::path::PathBuf::from(value.as_ref());
+        if !path.is_absolute() {
+            return Err(format!("--{name} wants an absolute path"));
+        }
+        *dir = Some(path);
+    }
+    Ok(Command::Doctor(options))
+}
+
 /// Reads the flags of `freeze` and `thaw`.
 fn order(command: operator::Command, flags: &[(&str, impl AsRef<str>)]) -> Result<Command, String> {
     let mut order = Order { admin_dir: None, request: operator::Request { command, account: String::new() } };
@@ -145,7 +171,7 @@ mod tests {
         let args: Vec<String> = line.split_whitespace().map(String::from).collect();
         match parse(&args)?.expect("no help was asked for") {
             Command::Ask(ask) => Ok(ask),
-            Command::Order(order) => Err(format!("{order:?}")),
+            other => Err(format!("{other:?}")),
         }
     }
 

@@ -3,6 +3,7 @@
 //! It holds no key and decides nothing; it must never take a secret from its command line or environment.
 
 mod args;
+mod doctor;
 mod order;
 
 use args::{Ask, Command};
@@ -25,6 +26,7 @@ nsecctl [--socket PATH] COMMAND: ask a running nsecd, print its JSON reply
        [--account NAME] [--token-file FILE]
   freeze [--account NAME] [--admin-dir DIR]
   thaw [--account NAME] [--admin-dir DIR]
+  doctor [--json] [--state-dir DIR] [--admin-dir DIR]
 
 A session token is the first line of --token-file's FILE (`-`: standard input, the default of info and
 revoke). `start` with a token narrows that session; --save writes the new token to a new FILE, mode 0600.
@@ -35,6 +37,11 @@ Socket: --socket, else $NOSTR_SIGNER_SOCKET, else the first that exists of nsecd
 agent, not for a broker that somebody has taken over, not after a restart. Without --account it is about all
 accounts. Both are for root and nsecd's own user, over control.sock in the admin directory: --admin-dir, else
 the first of nsecd's default paths that has one.
+
+`doctor` looks at this machine: what nsecd needs, what it lacks, what would mend it. Run it as nsecd's user.
+Its exit codes: 0 nothing to mend, 4 something optional is missing, 1 a problem: nsecd would not
+start, or not be safe.
+
 Exit codes: 0 done, 1 refused, 2 usage, 3 cannot connect, or no answer; 4 frozen, but a restart would thaw,
 since the state directory could not be written.
 ";
@@ -47,6 +54,7 @@ pub fn main() -> ExitCode {
         Ok(None) => show(&format!("nsecctl {}\n\n{}", env!("CARGO_PKG_VERSION"), HELP.trim_end()), ExitCode::SUCCESS),
         Ok(Some(Command::Ask(ask))) => run(ask),
         Ok(Some(Command::Order(order))) => order::run(&order),
+        Ok(Some(Command::Doctor(options))) => doctor::run(&options),
         Err(what) => complain(&format!("{what}; see `nsecctl --help`"), 2),
     }
 }
