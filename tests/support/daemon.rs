@@ -152,6 +152,25 @@ impl Setup {
         self
     }
 
+    /// The same with another program in the broker's place. All binaries lie in the directory `bin` then: the supervisor
+    /// executes what lies beside it.
+    pub fn with_broker(mut self, program: &Path) -> Setup {
+        let bin = self.dir.subdir("bin", 0o755, None);
+        for binary in BINARIES.map(Path::new) {
+            let name = binary.file_name().unwrap();
+            let from = if name == "nsecd-broker" { program } else { binary };
+            // A link where that can be: the test's own binary is large.
+            if fs::hard_link(from, bin.join(name)).is_err() {
+                self.dir.program_as(from, &bin.join(name));
+            }
+        }
+        let mut command = Command::new(bin.join("nsecd"));
+        command.env_clear().current_dir("/").stdin(Stdio::null()).args(self.command.get_args());
+        command.envs(self.command.get_envs().filter_map(|(name, value)| value.map(|v| (name, v))));
+        self.command = command;
+        self
+    }
+
     /// Makes `bytes` the credential `nsec`.
     pub fn credential(mut self, bytes: &[u8]) -> Setup {
         self.dir.file("credentials/nsec", 0o400, self.uid, bytes);

@@ -52,9 +52,14 @@ impl Dir {
     /// is open for writing, and the copy could not be executed (ETXTBSY) while that child lives.
     pub fn program(&self, from: &Path) -> PathBuf {
         let to = self.join(from.file_name().unwrap().to_str().unwrap());
-        let status = std::process::Command::new("cp").arg(from).arg(&to).status().unwrap();
-        assert!(status.success(), "copying {}", from.display());
+        self.program_as(from, &to);
         to
+    }
+
+    /// The same, to this path in it.
+    pub fn program_as(&self, from: &Path, to: &Path) {
+        let status = std::process::Command::new("cp").arg(from).arg(to).status().unwrap();
+        assert!(status.success(), "copying {}", from.display());
     }
 
     fn give(&self, path: &Path, uid: Option<u32>) {

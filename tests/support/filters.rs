@@ -1,4 +1,4 @@
-//! The seccomp filters that the kernel holds for a process, read back through ptrace(2). With sys.rs and probe.rs the only unsafe
+//! The seccomp filters that the kernel holds for a process, read back through ptrace(2). With sys.rs, probe.rs and hijack/puppet.rs the only unsafe
 //! code of the tests.
 
 use std::{io, ptr};

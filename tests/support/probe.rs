@@ -1,5 +1,5 @@
 //! One system call of one process, inside a role's sandbox or outside: which call ended it, as its tracer reads it from
-//! the process's own registers. With sys.rs and filters.rs the only unsafe code of the tests.
+//! the process's own registers. With sys.rs, filters.rs and hijack/puppet.rs the only unsafe code of the tests.
 
 use super::filters::request;
 use nsecd_sandbox::lock::Confinement;

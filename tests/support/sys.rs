@@ -1,4 +1,4 @@
-//! With filters.rs and probe.rs the only unsafe code of the tests: process set-up between fork and exec, descriptors, keyring calls.
+//! With filters.rs, probe.rs and hijack/puppet.rs the only unsafe code of the tests: process set-up between fork and exec, descriptors, keyring calls.
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io;
@@ -70,6 +70,19 @@ pub fn die_with_us(command: &mut Command) {
         command.pre_exec(|| {
             if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
                 return Err(io::Error::last_os_error());
+            }
+            Ok(())
+        });
+    }
+}
+
+/// The child has none of root's capabilities: a process whose own are more cannot be traced without CAP_SYS_PTRACE.
+pub fn without_capabilities(command: &mut Command) {
+    // SAFETY: prctl is async-signal-safe and takes numbers only. It fails for an ordinary user, who has none.
+    unsafe {
+        command.pre_exec(|| {
+            for capability in 0..64 {
+                libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0);
             }
             Ok(())
         });
