@@ -4,7 +4,7 @@
 //! of them, looks at the freeze page, asks its ceiling, writes its record, and only then sends the id to the key-holder. It never looks
 //! past the kind, never keeps an event, and never answers but with 97 bytes.
 
-mod prefix;
+pub mod prefix;
 
 use nsecd_bounds::admission::{Admission, Status, list};
 use nsecd_bounds::freeze::Freeze;
@@ -34,7 +34,7 @@ const HOLDER_GONE: i32 = 4;
 const BAD_FRAME: i32 = 3;
 
 /// The account's hard limits.
-struct Gate {
+pub struct Gate {
     public_key: String,
     /// `None`: any.
     kinds: Option<Vec<u16>>,
@@ -60,7 +60,7 @@ pub fn main() -> ! {
 impl Gate {
     /// Arguments: public key, kinds (`any`, `1,7`, or empty for none), created_at (`any` or `-3600,900`), the same for seals, ceiling
     /// and, after a slash, that of seals if they have their own, record (both: [`Admission::new`]). They come from the supervisor.
-    fn new(arguments: &[String]) -> Result<Gate, String> {
+    pub fn new(arguments: &[String]) -> Result<Gate, String> {
         let [public_key, kinds, created_at, seals, ceilings, record] = arguments else {
             return Err("six arguments expected".into());
         };
@@ -119,7 +119,7 @@ impl Gate {
     }
 
     /// Whether the ceiling has this kind.
-    fn allows(&self, kind: u16) -> bool {
+    pub fn allows(&self, kind: u16) -> bool {
         self.kinds.as_ref().is_none_or(|kinds| kinds.contains(&kind))
     }
 }

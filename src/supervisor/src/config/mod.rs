@@ -34,12 +34,14 @@ use std::path::PathBuf;
 use nsecd_policy::rules::Rule;
 use nsecd_policy::{Bind, CryptLimits, DmLimits, Kinds, Limits, Method, StartSessions};
 
+pub use defaults::Host;
 pub use error::Error;
+pub use print::toml as to_text;
 pub use source::Source;
 
 use crate::cli::{self, Action, Cli};
 use crate::environment::Environment;
-use defaults::{Host, System};
+use defaults::System;
 use profiles::Profile;
 use raw::RawFile;
 
@@ -258,6 +260,12 @@ fn run(args: &[OsString], cx: &Context<'_>, answer: &mut String) -> Result<Comma
             Ok(Command::Exit(1))
         }
     }
+}
+
+/// What a config file of this text gives on `host`, without flags and in an empty environment.
+pub fn of_text(text: &str, ids: Ids, host: &dyn Host) -> Result<Config, Error> {
+    let cx = Context { env: &Environment::default(), ids, pid: 1, host };
+    resolve::resolve(&cli::parse(&[])?, raw::read(text, "nsecd.toml")?, Profile::Strict, &cx)
 }
 
 /// Reads the config file, if there is one, and resolves.
