@@ -12,6 +12,7 @@ pub mod daemon;
 pub mod dir;
 pub mod ecdh;
 pub mod event;
+pub mod fault;
 pub mod filters;
 pub mod freeze;
 pub mod node;

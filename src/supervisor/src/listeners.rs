@@ -171,7 +171,10 @@ impl Own {
         let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None).or_fault(|| "making a socket".into())?;
         // unix(7) does not tell: bind takes the file's mode from the socket's own, less the umask.
         fchmod(&fd, Mode::empty()).or_fault(|| format!("closing {show} to others before it exists"))?;
+        // For the look below: without it what was bound could not be told from another's, and would be left there.
+        let spare = fd.try_clone().or_fault(|| format!("a descriptor to look at {show} with"))?;
         bind(fd.as_raw_fd(), address).or_fault(|| format!("binding {show}"))?;
+        drop(spare);
         // From here on the file itself is meant, not its name: an owner in a sticky directory may swap the name.
         let file = self.dir.look(&self.name)?;
         let made = fstat(&file).or_fault(|| format!("looking at {show}"))?;
