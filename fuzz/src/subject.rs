@@ -130,10 +130,10 @@ pub fn printed(config: &Config) -> String {
     config::to_text(&config)
 }
 
-/// The rumor in a seal. Planted: one without content keeps a signature.
+/// The rumor in a seal. Planted: one with a backslash in it keeps a signature.
 pub fn rumor(seal: Seal, keys: &MessageKeys) -> Option<String> {
     let rumor = seal.open(keys).ok()?.json().to_owned();
-    let planted = PLANTED && rumor.contains("\"content\":\"\",");
+    let planted = PLANTED && rumor.contains("\\\\");
     Some(if planted { rumor.replacen('}', ",\"sig\":\"\"}", 1) } else { rumor })
 }
 

@@ -51,7 +51,7 @@ fn follow(choices: &mut Unstructured<'_>) -> Result<()> {
 }
 
 /// Any text; bytes that are no UTF-8 stand for the characters of their number, so that control characters are common.
-fn text(choices: &mut Unstructured<'_>) -> Result<String> {
+pub fn text(choices: &mut Unstructured<'_>) -> Result<String> {
     let length = choices.int_in_range(0..=40)?;
     let bytes = choices.bytes(usize::min(length, choices.len()))?;
     Ok(std::str::from_utf8(bytes).map_or_else(|_| bytes.iter().map(|b| char::from(*b)).collect(), str::to_owned))

@@ -2,14 +2,16 @@
 //! comes out is the seal's author's.
 //!
 //! Input: a byte of choices, then (0) a gift wrap, (1) an event that is wrapped's fields, signed here, (2) what a wrap that was
-//! made here has in it, (3) what a seal that was made here has in it.
+//! made here has in it, (3) what a seal that was made here has in it, (7) choices of which a rumor is made up.
 
+use arbitrary::{Result, Unstructured};
 use nsecd_broker::json;
 use nsecd_broker::nostr::conversation::Conversation;
 use nsecd_broker::nostr::nip44::{MessageKeys, Payload, encrypt};
 use nsecd_broker::nostr::nip59::{GiftWrap, Random, wrap};
 use secp256k1::{Keypair, SecretKey, XOnlyPublicKey, schnorr};
 
+use super::canonical::text;
 use super::hex;
 use crate::reader::{self, Node};
 use crate::tree::{is_beyond, is_borderline};
@@ -22,6 +24,10 @@ const ONCE: u8 = 7;
 
 pub fn run(data: &[u8]) {
     let Some((choice, rest)) = data.split_first() else { return };
+    if choice & 7 == 7 {
+        let Ok(text) = made_up(&mut Unstructured::new(rest)) else { return };
+        return message(&text, reader::read(text.as_bytes()));
+    }
     let Ok(text) = std::str::from_utf8(rest) else { return };
     let root = reader::read(rest).filter(|root| root.members().is_some());
     if root.as_ref().is_some_and(is_borderline) {
@@ -121,6 +127,31 @@ fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
     // As it would be written: lower case, no signs, two digits each.
     (hex(&bytes) == text).then_some(())?;
     bytes.try_into().ok()
+}
+
+/// A rumor which is nearly right, or right: author and id are, or are not.
+fn made_up(choices: &mut Unstructured<'_>) -> Result<String> {
+    let author = hex(&public(if choices.ratio(7, 8)? { SENDER } else { OWN }));
+    let tags = (0..choices.int_in_range(0..=2)?).map(|_| Ok(vec![text(choices)?])).collect::<Result<_>>()?;
+    let created_at: u32 = choices.arbitrary()?;
+    let event = nip01::Event {
+        kind: choices.arbitrary()?,
+        content: text(choices)?,
+        tags,
+        created_at: Some(created_at),
+        pubkey: None,
+    };
+    let mut rumor = serde_json::json!({
+        "kind": event.kind, "content": event.content, "tags": event.tags, "created_at": created_at, "pubkey": author,
+    });
+    let id = hex(&nip01::id(&nip01::canonical(&event, &author, created_at)));
+    match choices.int_in_range(0..=3)? {
+        0 => rumor["id"] = id.into(),
+        1 => rumor["id"] = author.into(),
+        2 => rumor["sig"] = id.into(),
+        _ => {}
+    }
+    Ok(rumor.to_string())
 }
 
 /// Opens a whole message with this text as the rumor.
