@@ -6,9 +6,11 @@
 //! With sys.rs, filters.rs and probe.rs the only unsafe code of the tests.
 
 use crate::support::{Nsecd, sys::PATIENCE};
-use nsecd_sandbox::{args, filter, hello::Hello, lock, lock::Plan};
+use nsecd_sandbox::lock::{Confinement, close_from, descriptor};
+use nsecd_sandbox::{filter, hello::Hello};
 use serde_json::Value;
 use std::io::{ErrorKind, Read, Write};
+use std::mem::ManuallyDrop;
 use std::os::unix::net::UnixStream;
 
 /// Bytes of either half of the memory that a call may use: the first is written before it, the second read after it.
@@ -35,34 +37,39 @@ extern "C" fn enter() {
 
 /// Starts as `nsecd_broker::main` does.
 fn puppet() -> ! {
-    let common = args::common("nsecd-broker");
+    let arguments: Vec<String> = std::env::args().collect();
+    let [_, _, supervisor, uid, gid] = &arguments[..] else { panic!("{arguments:?}") };
     let exe = std::fs::read_link("/proc/self/exe").unwrap();
     let unlocked = exe.with_file_name(UNLOCKED).exists();
-    let mut plan = Plan {
-        max_fd: i32::MAX as u32,
-        keep_stderr: true,
-        supervisor: common.supervisor,
-        ids: common.ids,
-        user_namespace: false,
-        descriptors: 0,
-        file_size: None,
+    let mut confinement = Confinement {
+        supervisor: supervisor.parse().unwrap(),
+        ids: (uid != "-").then(|| (uid.parse().unwrap(), gid.parse().unwrap())),
+        highest_fd: i32::MAX as u32,
+        connections: None,
+        writes_files: true,
         filter: filter::BROKER,
+        missing: 0,
     };
-    let missing = if unlocked { 0 } else { lock::begin(&plan).unwrap() };
+    if !unlocked {
+        confinement.begin().unwrap();
+    }
+    let (mut control, mut pipe) = (ManuallyDrop::new(descriptor(3)), ManuallyDrop::new(descriptor(4)));
     let mut length = [0; 4];
-    take(4, &mut length);
+    pipe.read_exact(&mut length).unwrap();
     let mut text = vec![0; u32::from_be_bytes(length) as usize];
-    take(4, &mut text);
+    pipe.read_exact(&mut text).unwrap();
     let policy: Value = serde_json::from_slice(&text).unwrap();
     let highest = descriptors(&policy).into_iter().fold(4, i32::max);
-    plan.descriptors = policy["max_connections"].as_u64().unwrap() + highest as u64 + 16;
-    nsecd_sandbox::sys::close_from(highest as u32 + 1).unwrap();
+    confinement.connections = Some(policy["max_connections"].as_u64().unwrap() + highest as u64 + 16);
+    assert!(close_from(highest as u32 + 1));
     // SAFETY: takes a number.
     let epoll = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
     let mut scratch = vec![0; 2 * HALF];
-    let missing = if unlocked { 0 } else { lock::lock(&plan, missing).unwrap() };
-    let hello = Hello { role: b'B', missing, public_key: [0; 32] };
-    nsecd_sandbox::sys::write(3, &hello.encode()).unwrap();
+    if !unlocked {
+        confinement.lock().unwrap();
+    }
+    let hello = Hello { role: b'B', missing: confinement.missing, public_key: [0; 32] };
+    control.write_all(&hello.encode()).unwrap();
     let listener = policy["sockets"][0]["listener_fd"].as_i64().unwrap() as i32;
     let mut greeting = (scratch.as_ptr() as u64).to_ne_bytes().to_vec();
     greeting.extend((text.len() as u64).to_ne_bytes());
@@ -152,14 +159,6 @@ fn give(epoll: i32, hand: i32, mut bytes: &[u8]) -> bool {
         }
     }
     true
-}
-
-fn take(fd: i32, mut buffer: &mut [u8]) {
-    while !buffer.is_empty() {
-        let n = nsecd_sandbox::sys::read(fd, buffer).unwrap();
-        assert!(n > 0, "the supervisor is gone");
-        buffer = &mut buffer[n..];
-    }
 }
 
 /// Every descriptor that a policy names.
