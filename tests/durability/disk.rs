@@ -85,6 +85,11 @@ fn where_the_record_alone_finds_no_room_nothing_is_signed_and_no_slot_is_used() 
 
 fn full_for_the_record() {
     let disk = Disk::new(16);
+    // The decision log lies elsewhere.
+    let elsewhere = Dir::new(None);
+    let (log, at) = (elsewhere.file("decisions.log", 0o600, None, b""), disk.path.join("decisions.log"));
+    fs::write(&at, "").unwrap();
+    run(Command::new("mount").arg("--bind").args([&log, &at]));
     let mut setup = Setup::new(CONFIG).state_in(&disk.path);
     let journal = setup.dir.join("sessions");
     setup.command.env("SIGNER_SESSION_FILE", journal);

@@ -12,7 +12,9 @@ use nsecd_broker::principal::Principal;
 use nsecd_broker::replay::{Found, open, replay};
 use nsecd_broker::row::{Open, Row};
 use nsecd_broker::session::{Session, Terms, TokenHash};
-use nsecd_policy::{Account, Bind, CryptLimits, DmLimits, Kinds, Limits, Method, Policy, Socket, StartSessions};
+use nsecd_policy::{
+    Account, Bind, CryptLimits, DmLimits, Kinds, Limits, Method, Policy, Record, Socket, StartSessions,
+};
 use sha2::{Digest, Sha256};
 
 use super::{KEY, hex};
@@ -229,12 +231,17 @@ fn policy(choices: u8) -> Policy {
         gate_fd: -1,
         ceiling_period_ms: 1000,
         seal_ceiling_period_ms: None,
+        record: Record { name: name.into(), last: None, oldest: 1 },
     };
     Policy {
         accounts: vec![account("business", &"b".repeat(64)), account("default", KEY)],
         sockets: vec![socket("/run/a.sock", &["default"]), socket("/run/b.sock", &["business", "default"])],
         default_account: "default".into(),
         log_size: 1 << 20,
+        log_keep: 1,
+        decisions_fd: -1,
+        decisions_previous_fd: None,
+        ecdh_record: None,
         ecdh_fd: None,
         journal_fd: -1,
         boot_id: if bit(5) { "boot-2".into() } else { "boot-1".into() },

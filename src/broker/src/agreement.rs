@@ -67,6 +67,8 @@ pub struct Answer<J> {
     pub request: Request,
     /// The verdict.
     pub status: Status,
+    /// The same as the holder's own number.
+    pub code: u8,
     /// The key; zeros without one. Wiped when dropped, and boxed: bytes that are moved about leave copies on the stack.
     pub key: Box<Zeroizing<[u8; KEY]>>,
 }
@@ -171,7 +173,8 @@ impl<J> Agreements<J> {
             self.sent -= 1;
             let mut key = Box::new(Zeroizing::new([0; KEY]));
             key.copy_from_slice(&reply[REQUEST + 1..REPLY]);
-            let status = match reply[REQUEST] {
+            let code = reply[REQUEST];
+            let status = match code {
                 0 => Status::Agreed,
                 1 => Status::OverCeiling,
                 2 => Status::NotRecorded,
@@ -180,7 +183,7 @@ impl<J> Agreements<J> {
                 5 => Status::Malformed,
                 other => Status::Failed(other),
             };
-            return Ok(Some(Answer { job, request, status, key }));
+            return Ok(Some(Answer { job, request, status, code, key }));
         }
     }
 }

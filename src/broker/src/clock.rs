@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::day::DAY;
 
+pub use nsecd_policy::time::iso;
+
 /// One reading of both clocks, in milliseconds. The journal writes it as `[boot, wall]`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "(u64, u64)", into = "(u64, u64)")]

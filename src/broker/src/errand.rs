@@ -188,8 +188,8 @@ impl Errand {
                 let created_at = fuzzed(world.now, number(&(world.random)()));
                 let texts = nip59::seal(&dm.rumor, world.own, &nonce, &MessageKeys::new(key), created_at)
                     .map_err(|e| failure(e.to_string()))?;
-                let asked = Texts { canonical: texts.canonical, unsigned: String::new() };
-                let kept = Texts { canonical: String::new(), unsigned: texts.unsigned };
+                let asked = Texts { canonical: texts.canonical, unsigned: String::new(), ..texts };
+                let kept = Texts { canonical: String::new(), ..texts };
                 Ok((Some(Errand { method, state: State::Signed(dm, kept) }), Step::Sign(asked)))
             }
             State::Signed(..) => Err(failure("a key was not asked for".into())),

@@ -64,6 +64,7 @@ impl Draft {
             unsigned: format!(
                 "{{\"kind\":{kind},\"content\":{content},\"tags\":{tags},\"created_at\":{created_at},\"pubkey\":\"{public_key}\""
             ),
+            created_at,
         }
     }
 }
@@ -75,6 +76,8 @@ pub struct Texts {
     pub canonical: String,
     /// The reply's event object up to the public key; id, sig and the closing brace are missing.
     pub unsigned: String,
+    /// Its created_at, seconds since 1970.
+    pub created_at: u32,
 }
 
 fn kind(value: Option<Value>) -> Result<u16, String> {

@@ -1,6 +1,6 @@
 //! What the unit tests decide by: two sockets, two accounts, a few principals.
 
-use nsecd_policy::{Account, Bind, Kinds, Limits, Method as Offer, Policy, Socket, StartSessions};
+use nsecd_policy::{Account, Bind, Kinds, Limits, Method as Offer, Policy, Record, Socket, StartSessions};
 
 use crate::clock::Now;
 use crate::ledger::Ledger;
@@ -48,12 +48,14 @@ fn socket(path: &str) -> Socket {
 pub fn policy_with(change: impl FnOnce(&mut Socket)) -> Policy {
     let mut first = socket("/run/a.sock");
     change(&mut first);
+    let record = |name: &str| Record { name: name.into(), last: Some(0), oldest: 1 };
     let account = |name: &str, public_key: &str| Account {
         name: name.into(),
         public_key: public_key.into(),
         gate_fd: -1,
         ceiling_period_ms: 1000,
         seal_ceiling_period_ms: None,
+        record: record(name),
     };
     let mut second = socket("/run/b.sock");
     second.accounts = vec!["business".into(), "default".into()];
@@ -62,6 +64,10 @@ pub fn policy_with(change: impl FnOnce(&mut Socket)) -> Policy {
         sockets: vec![first, second],
         default_account: "default".into(),
         log_size: 1 << 20,
+        log_keep: 8,
+        decisions_fd: -1,
+        decisions_previous_fd: None,
+        ecdh_record: Some(record("default.ecdh")),
         ecdh_fd: None,
         journal_fd: -1,
         boot_id: "boot-1".into(),

@@ -8,7 +8,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, send};
-use sha2::{Digest, Sha256};
 
 /// Bytes of a reply: id(32) ‖ status(1) ‖ signature(64).
 const REPLY: usize = 97;
@@ -40,6 +39,8 @@ pub struct Answer<J> {
     pub id: [u8; 32],
     /// The verdict.
     pub status: Status,
+    /// The same as the gate's own number.
+    pub code: u8,
     /// The signature; zeros without one.
     pub signature: [u8; 64],
 }
@@ -69,14 +70,14 @@ impl<J> Gate<J> {
         Gate { fd, out: VecDeque::new(), sent: 0, pending: VecDeque::new(), reply: [0; REPLY], got: 0 }
     }
 
-    /// Queues an event in its canonical form. `now`: CLOCK_BOOTTIME, ms.
-    pub fn ask(&mut self, canonical: &str, job: J, now: u64) {
+    /// Queues an event in its canonical form, with its id, SHA-256 of that. `now`: CLOCK_BOOTTIME, ms.
+    pub fn ask(&mut self, canonical: &str, id: [u8; 32], job: J, now: u64) {
         let length = u32::try_from(canonical.len()).unwrap_or(u32::MAX);
         let mut frame = Vec::with_capacity(4 + canonical.len());
         frame.extend_from_slice(&length.to_be_bytes());
         frame.extend_from_slice(canonical.as_bytes());
         self.out.push_back(frame);
-        self.pending.push_back(Pending { since: now, job, id: Sha256::digest(canonical).into() });
+        self.pending.push_back(Pending { since: now, job, id });
     }
 
     /// Sends what the socket takes.
@@ -139,7 +140,7 @@ impl<J> Gate<J> {
             6 => Status::CreatedAtOutside,
             other => Status::Failed(other),
         };
-        Ok(Some(Answer { job, id, status, signature }))
+        Ok(Some(Answer { job, id, status, code: self.reply[32], signature }))
     }
 }
 
@@ -153,11 +154,16 @@ impl<J> AsFd for Gate<J> {
 mod tests {
     use super::*;
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+    use sha2::{Digest, Sha256};
 
     fn pair() -> (Gate<u8>, OwnedFd) {
         let (ours, theirs) =
             socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_NONBLOCK).expect("pair");
         (Gate::new(ours), theirs)
+    }
+
+    fn id(canonical: &str) -> [u8; 32] {
+        Sha256::digest(canonical).into()
     }
 
     fn reply(canonical: &str, status: u8) -> Vec<u8> {
@@ -168,7 +174,7 @@ mod tests {
     fn several_events_in_flight_come_back_in_order() {
         let (mut gate, peer) = pair();
         for (i, text) in ["[0,a]", "[0,b]"].iter().enumerate() {
-            gate.ask(text, i as u8, 7);
+            gate.ask(text, id(text), i as u8, 7);
         }
         gate.send().expect("room");
         let mut sent = [0; 18];
@@ -191,7 +197,7 @@ mod tests {
         send(peer.as_raw_fd(), &reply("[0,a]", 0), MsgFlags::empty()).expect("sent");
         assert!(gate.receive().is_err());
         let (mut gate, peer) = pair();
-        gate.ask("[0,b]", 1, 7);
+        gate.ask("[0,b]", id("[0,b]"), 1, 7);
         assert_eq!(gate.waiting_since(), Some(7));
         send(peer.as_raw_fd(), &reply("[0,a]", 0), MsgFlags::empty()).expect("sent");
         assert!(gate.receive().is_err());

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! bytes → frame → json → request → event → policy (principal, session, limits, queue) → gate → reply
-//!                                            └── refusals: alert log
+//!                                            └── every decision: decision log; refusals: alert log
 //! ```
 //! Each step knows the ones before it and none after. `server` and `connection` move the bytes, `crowd` says who gives
 //! way; `sys` alone is unsafe.
@@ -16,6 +16,7 @@ pub mod clock;
 pub mod connection;
 pub mod crowd;
 mod day;
+pub mod decisions;
 pub mod errand;
 pub mod event;
 #[cfg(test)]

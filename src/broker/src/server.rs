@@ -5,6 +5,7 @@
 
 mod accept;
 mod agreements;
+mod decided;
 mod errands;
 mod outside;
 mod requests;
@@ -21,6 +22,7 @@ use crate::alert::AlertLog;
 use crate::clock::{Clock, Now};
 use crate::connection::{Connection, Input, State};
 use crate::crowd::{Crowd, Stand};
+use crate::decisions::{DecisionLog, Noted};
 use crate::errand::Errand;
 use crate::gate::Gate;
 use crate::journal::Journal;
@@ -88,6 +90,8 @@ struct Job {
     kind: u16,
     token: Option<String>,
     then: Then,
+    /// Its line in the decision log.
+    noted: Noted,
 }
 
 /// What a signature is for.
@@ -109,6 +113,7 @@ pub struct Server<C: Clock> {
     policy: Policy,
     engine: Engine,
     journal: Journal,
+    decisions: DecisionLog,
     listeners: Vec<OwnedFd>,
     alerts: Vec<AlertLog>,
     gates: Vec<Gate<Job>>,
@@ -166,6 +171,14 @@ pub struct Files {
     pub ecdh: Option<OwnedFd>,
 }
 
+/// What the broker writes besides alerts.
+pub struct Kept {
+    /// What it has to remember.
+    pub journal: Journal,
+    /// What others have to know.
+    pub decisions: DecisionLog,
+}
+
 impl<C: Clock> Server<C> {
     /// Everything in place, nothing served yet; `with_cgroup`: whether principals have a cgroup.
     ///
@@ -174,7 +187,7 @@ impl<C: Clock> Server<C> {
     pub fn new(
         policy: Policy,
         engine: Engine,
-        journal: Journal,
+        kept: Kept,
         files: Files,
         clock: C,
         with_cgroup: bool,
@@ -199,7 +212,8 @@ impl<C: Clock> Server<C> {
             clock,
             epoll,
             engine,
-            journal,
+            journal: kept.journal,
+            decisions: kept.decisions,
             listeners: files.listeners,
             alerts: files.alerts,
             gates: files.gates.into_iter().map(Gate::new).collect(),
@@ -503,6 +517,7 @@ impl<C: Clock> Server<C> {
             self.engine.sweep(now);
             self.trying.sweep(now.boot);
             self.keep();
+            self.decisions.sweep(now);
             // A signature takes a hundred microseconds: a gate this late has stopped, and is replaced with us.
             if self.gates.iter().filter_map(Gate::waiting_since).any(|since| now.boot >= since + HUNG) {
                 return Err("a gate does not answer".to_owned());
@@ -512,6 +527,7 @@ impl<C: Clock> Server<C> {
             }
             let ended = std::mem::take(&mut self.ended_before);
             if ended > 0 {
+                self.decisions.nameless("peer_ended", ended, now);
                 log::info!("{ended} connections refused: the processes that made them had ended");
             }
             if !self.accepting && self.draining.is_none() {
@@ -519,9 +535,13 @@ impl<C: Clock> Server<C> {
             }
         }
         self.renew_journal(now);
+        self.renew_decisions(now);
         self.retry_agreements(now);
         match self.draining {
-            Some(until) if self.clients.is_empty() || now.boot >= until => Err(End::new()),
+            Some(until) if self.clients.is_empty() || now.boot >= until => {
+                self.decisions.close(now);
+                Err(End::new())
+            }
             _ => Ok(()),
         }
     }

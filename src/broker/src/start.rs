@@ -12,12 +12,13 @@ use nsecd_sandbox::{args, args::fail, filter, hello::Hello};
 
 use crate::alert::AlertLog;
 use crate::clock::{Clock, SystemClock};
+use crate::decisions::{DecisionLog, Sized};
 use crate::journal::Journal;
 use crate::ledger::Ledger;
 use crate::policy::Engine;
 use crate::replay::{Found, open, replay};
 use crate::row::Row;
-use crate::server::{Files, Server};
+use crate::server::{Files, Kept, Server};
 use crate::{operator_log, principal, sys};
 
 const CONTROL: i32 = 3;
@@ -40,6 +41,8 @@ pub fn main() -> ! {
     operator_log::start(policy.syslog_fd.map(sys::take));
     let files = take_files(&policy).unwrap_or_else(|e| fail(args::NOT_LOCKED, format!("epoll_create1: {e}")));
     let journal = File::from(sys::take(policy.journal_fd));
+    let decisions =
+        decision_files(&policy).unwrap_or_else(|e| fail(args::NOT_LOCKED, format!("looking at the decision log: {e}")));
     let with_cgroup = principal::cgroups_are_told()
         .unwrap_or_else(|e| fail(args::NOT_LOCKED, format!("trying whether the kernel tells a peer's cgroup: {e}")));
     if !with_cgroup {
@@ -52,7 +55,12 @@ pub fn main() -> ! {
     confinement.lock().unwrap_or_else(|e| fail(args::NOT_LOCKED, e));
     // Behind the lock: what the journal holds was written by a broker that agents may have talked into anything.
     let (engine, journal) = remember(&policy, journal).unwrap_or_else(|e| fail(args::NOT_LOCKED, e));
-    let mut server = Server::new(policy, engine, journal, files, SystemClock, with_cgroup)
+    let (current, previous) = decisions;
+    let decisions = DecisionLog::open(current, previous.as_ref(), &policy, SystemClock.now())
+        .unwrap_or_else(|e| fail(args::NOT_LOCKED, format!("reading the decision log: {e}")));
+    drop(previous);
+    let kept = Kept { journal, decisions };
+    let mut server = Server::new(policy, engine, kept, files, SystemClock, with_cgroup)
         .unwrap_or_else(|e| fail(args::NOT_LOCKED, format!("setting up epoll: {e}")));
     let hello = Hello { role: b'B', missing: confinement.missing, public_key: [0; 32] };
     // The server owns it by now.
@@ -123,7 +131,19 @@ fn read_policy() -> Result<Policy, String> {
 fn highest_fd(policy: &Policy) -> i32 {
     let sockets = policy.sockets.iter().flat_map(|s| [s.listener_fd, s.alert_fd]);
     let gates = policy.accounts.iter().map(|a| a.gate_fd);
-    sockets.chain(gates).chain(policy.syslog_fd).chain(policy.ecdh_fd).chain([policy.journal_fd]).fold(POLICY, i32::max)
+    sockets
+        .chain(gates)
+        .chain(policy.syslog_fd)
+        .chain(policy.ecdh_fd)
+        .chain([policy.journal_fd, policy.decisions_fd])
+        .chain(policy.decisions_previous_fd)
+        .fold(POLICY, i32::max)
+}
+
+/// The decision log and the file before it.
+fn decision_files(policy: &Policy) -> std::io::Result<(Sized, Option<Sized>)> {
+    let open = |fd| Sized::new(File::from(sys::take(fd)));
+    Ok((open(policy.decisions_fd)?, policy.decisions_previous_fd.map(open).transpose()?))
 }
 
 fn take_files(policy: &Policy) -> nix::Result<Files> {

@@ -31,6 +31,13 @@ pub enum Control {
     JournalNamed,
     /// Supervisor → broker: no new file, or it could not be named; go on with the old one.
     NoJournal,
+    /// Broker → supervisor: put the decision log aside and send the new file.
+    NextDecisionLog,
+    /// Supervisor → broker, with one descriptor (SCM_RIGHTS): the new decision log. Also unasked, where the old one has lost
+    /// its name.
+    DecisionLog,
+    /// Supervisor → broker: it could not be put aside; go on with the old file.
+    NoDecisionLog,
 }
 
 impl Control {
@@ -49,6 +56,9 @@ impl Control {
             Control::JournalWritten(damaged) => (10, u16::from(damaged)),
             Control::JournalNamed => (11, 0),
             Control::NoJournal => (12, 0),
+            Control::NextDecisionLog => (13, 0),
+            Control::DecisionLog => (14, 0),
+            Control::NoDecisionLog => (15, 0),
         };
         let [hi, lo] = index.to_be_bytes();
         [op, 0, hi, lo, 0, 0, 0, 0]
@@ -71,6 +81,9 @@ impl Control {
             10 => Control::JournalWritten(index == 1),
             11 => Control::JournalNamed,
             12 => Control::NoJournal,
+            13 => Control::NextDecisionLog,
+            14 => Control::DecisionLog,
+            15 => Control::NoDecisionLog,
             _ => return None,
         };
         (frame.encode() == f).then_some(frame)
@@ -85,7 +98,18 @@ mod tests {
     fn only_exact_frames_decode() {
         use Control::*;
         let journal = [NextJournal, JournalFile, JournalWritten(false), JournalWritten(true), JournalNamed, NoJournal];
-        let others = [Served, NextAlertLog(258), AlertLog(0), NoAlertLog(7), Drain, Ping, Pong];
+        let others = [
+            NextDecisionLog,
+            DecisionLog,
+            NoDecisionLog,
+            Served,
+            NextAlertLog(258),
+            AlertLog(0),
+            NoAlertLog(7),
+            Drain,
+            Ping,
+            Pong,
+        ];
         for frame in journal.into_iter().chain(others) {
             let bytes = frame.encode();
             assert_eq!(Control::decode(&bytes), Some(frame));

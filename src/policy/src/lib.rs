@@ -21,8 +21,16 @@ pub struct Policy {
     pub sockets: Vec<Socket>,
     /// Name of the account that an absent, empty or `default` account parameter means.
     pub default_account: String,
-    /// Bytes after which an alert log is rotated ([state] log_size).
+    /// Bytes after which an alert log or the decision log is rotated ([state] log_size).
     pub log_size: u64,
+    /// Old files of the decision log and of records that are kept ([state] log_keep, at least 1).
+    pub log_keep: u32,
+    /// The decision log, opened for reading and appending.
+    pub decisions_fd: i32,
+    /// The file before it, for reading, if there is one.
+    pub decisions_previous_fd: Option<i32>,
+    /// The ECDH holder's record, if there is one.
+    pub ecdh_record: Option<Record>,
     /// Sequenced-packet socket to the default account's ECDH holder, non-blocking on this side; `None`: no socket offers
     /// encryption.
     pub ecdh_fd: Option<i32>,
@@ -51,6 +59,19 @@ pub struct Account {
     pub ceiling_period_ms: u64,
     /// The same of the ceiling of kind 13, where it has one of its own.
     pub seal_ceiling_period_ms: Option<u64>,
+    /// Its gate's record.
+    pub record: Record,
+}
+
+/// A record as it lies there when broker and gates start: what the decision log's outcomes are counted from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Its file's name without `.record`.
+    pub name: String,
+    /// Sequence number of its last row, 0 before the first; `None`: no record is kept.
+    pub last: Option<u64>,
+    /// Sequence number of the oldest row that is kept.
+    pub oldest: u64,
 }
 
 /// One listening socket and its ceiling.

@@ -2,10 +2,11 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use nsecd_policy::{Account, Policy, Socket};
+use nsecd_policy::{self as handed, Account, Policy, Socket};
 
 use crate::config::Ceiling;
 use crate::harden::capacity;
+use crate::record::{self, Record};
 use crate::setup::Setup;
 
 /// The broker's ends of what is made anew for each broker.
@@ -16,6 +17,8 @@ pub struct Files<'a> {
     pub policy: BorrowedFd<'a>,
     /// Its own connection to syslog.
     pub syslog: Option<BorrowedFd<'a>>,
+    /// The decision log before the one in use.
+    pub decisions_previous: Option<BorrowedFd<'a>>,
     /// Its ends of the pairs to the gates, in the order of the accounts.
     pub gates: Vec<BorrowedFd<'a>>,
 }
@@ -35,15 +38,24 @@ pub fn policy<'a>(setup: &'a Setup, files: &Files<'a>) -> (Vec<BorrowedFd<'a>>, 
     let journal_fd = give(setup.journal.file().as_fd());
     let ecdh_fd = setup.ecdh.as_ref().map(|holder| give(holder.channel.as_fd()));
     let gates: Vec<i32> = files.gates.iter().map(|&gate| give(gate)).collect();
+    let decisions_fd = give(setup.decisions.file().as_fd());
+    let decisions_previous_fd = files.decisions_previous.map(&mut give);
     let capacity = capacity(fds.len());
 
     let config = &setup.config;
+    let log_keep = record::keep(config);
+    let seen = |record: &Record| {
+        let (last, oldest) = record.rows(&setup.state, log_keep);
+        let name = record.stem().to_owned();
+        handed::Record { name, last: config.holder.record.then_some(last), oldest }
+    };
     let account = |(index, gate_fd): (usize, i32)| Account {
         name: config.accounts[index].name.clone(),
         public_key: setup.holders[index].public_key.clone(),
         gate_fd,
         ceiling_period_ms: config.accounts[index].ceiling.as_ref().map_or(1000, period_ms),
         seal_ceiling_period_ms: config.accounts[index].seal_ceiling.flatten().as_ref().map(period_ms),
+        record: seen(&setup.records[index]),
     };
     let socket = |index: usize| {
         let s = &config.sockets[index];
@@ -79,6 +91,10 @@ pub fn policy<'a>(setup: &'a Setup, files: &Files<'a>) -> (Vec<BorrowedFd<'a>>, 
         sockets: (0..config.sockets.len()).map(socket).collect(),
         default_account: config.default_account.clone(),
         log_size: config.state.log_size,
+        log_keep,
+        decisions_fd,
+        decisions_previous_fd,
+        ecdh_record: setup.ecdh_record.as_ref().map(seen),
         ecdh_fd,
         journal_fd,
         boot_id: setup.boot_id.clone(),

@@ -15,6 +15,7 @@ mod banner;
 mod cli;
 pub mod config;
 mod control;
+mod decisionlog;
 pub mod environment;
 mod fault;
 mod freeze;

@@ -14,6 +14,7 @@ use crate::fault::Fault;
 use crate::notify::Notify;
 use crate::orders::Orders;
 use crate::ready::NotReady;
+use crate::record;
 use crate::service::{Frame, Service};
 use crate::setup::Setup;
 
@@ -175,7 +176,12 @@ impl Life<'_> {
                 service.send(Control::Drain, None);
                 return State::Replacing(service, Instant::now() + DRAIN);
             }
-            None if trusted => return State::Up(service),
+            None if trusted => {
+                if let Some(file) = self.setup.decisions.found_missing(&self.setup.state, Instant::now()) {
+                    service.send(Control::DecisionLog, Some(file.as_fd()));
+                }
+                return State::Up(service);
+            }
             None => "the broker sent what no broker of ours sends".into(),
         };
         if service.served {
@@ -271,6 +277,11 @@ impl Life<'_> {
                         return false;
                     }
                 }
+                Frame::Control(Control::NextDecisionLog) => {
+                    if !self.next_decision_log(service) {
+                        return false;
+                    }
+                }
                 // Its death, if that is what it is, is told by its process.
                 Frame::Control(_) | Frame::Broken => return false,
             }
@@ -301,6 +312,22 @@ impl Life<'_> {
             Err(why) => {
                 log::warn!("the journal is not replaced: {why}");
                 service.send(Control::NoJournal, None)
+            }
+        }
+    }
+
+    fn next_decision_log(&mut self, service: &Service) -> bool {
+        let Setup { decisions, state, config, .. } = &mut *self.setup;
+        let now = Instant::now();
+        // As with an alert log: whoever asks for more has been hijacked.
+        if decisions.is_fresh(now) || decisions.size() < config.state.log_size {
+            return service.send(Control::NoDecisionLog, None);
+        }
+        match decisions.rotate(state, record::keep(config), now) {
+            Ok(()) => service.send(Control::DecisionLog, Some(decisions.file().as_fd())),
+            Err(why) => {
+                log::warn!("the decision log is not rotated: {why}");
+                service.send(Control::NoDecisionLog, None)
             }
         }
     }

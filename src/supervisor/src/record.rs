@@ -4,7 +4,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
@@ -44,6 +44,11 @@ impl Record {
     pub fn open(state: &State, stem: &str, writer: Option<Ids>, full: u64) -> Result<Record, Fault> {
         let file = state.record(stem, writer)?;
         Ok(Record { stem: stem.to_owned(), writer, full, file, failed: None })
+    }
+
+    /// Its name without ".record".
+    pub fn stem(&self) -> &str {
+        &self.stem
     }
 
     /// The open record.
@@ -88,6 +93,17 @@ impl Record {
             }
             other => other,
         }
+    }
+
+    /// Its rows as they lie there, of which `keep` old files are kept: sequence numbers of the last and of the oldest one.
+    pub fn rows(&self, state: &State, keep: u32) -> (u64, u64) {
+        let mut rows = seen(&self.file);
+        for n in 1..=keep {
+            let old = state.dir().existing(&self.name(&format!(".{n}")), &record_file(OFlag::O_RDONLY, self.writer));
+            let Some((first, last)) = old.ok().flatten().and_then(|file| seen(&file)) else { break };
+            rows = Some((first, rows.map_or(last, |(_, last)| last)));
+        }
+        rows.map_or((0, 1), |(first, last)| (last, first))
     }
 
     /// Whether it is full and can be put aside. If it cannot, the operator is told, and it is left alone for a while.
@@ -142,6 +158,14 @@ impl Record {
     pub fn name(&self, end: &str) -> OsString {
         OsStr::new(&format!("{}.record{end}", self.stem)).to_owned()
     }
+}
+
+/// Sequence numbers of a file's first and last row; `None` if it has no header yet. A row cut short is none.
+fn seen(file: &File) -> Option<(u64, u64)> {
+    let mut first = [0; 8];
+    file.read_exact_at(&mut first, 24).ok()?;
+    let (first, size) = (u64::from_be_bytes(first), file.metadata().ok()?.size());
+    Some((first, (first.checked_add(size / ROW)?).checked_sub(2)?))
 }
 
 /// Bytes with which a record under this ceiling is put aside.

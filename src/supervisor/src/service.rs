@@ -87,10 +87,12 @@ impl Service {
         let (policy_end, policy_pipe) = pipe2(OFlag::O_CLOEXEC).or_fault(|| "making the policy pipe".into())?;
         set_nonblocking(&policy_pipe)?;
         let syslog = syslog_for_broker();
+        let decisions_previous = setup.decisions.previous(&setup.state)?;
         let files = Files {
             control: theirs.as_fd(),
             policy: policy_end.as_fd(),
             syslog: syslog.as_ref().map(AsFd::as_fd),
+            decisions_previous: decisions_previous.as_ref().map(AsFd::as_fd),
             gates: gate_ends.iter().map(AsFd::as_fd).collect(),
         };
         let (fds, policy) = policy(setup, &files);

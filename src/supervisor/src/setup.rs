@@ -14,6 +14,7 @@ use crate::activation::Given;
 use crate::alertlog::AlertLog;
 use crate::config::{Account, Config};
 use crate::control::ControlSocket;
+use crate::decisionlog::DecisionLog;
 use crate::fault::{Fault, OrFault};
 use crate::freeze::Freeze;
 use crate::holders::{Holder, Standard};
@@ -48,8 +49,12 @@ pub struct Setup {
     pub records: Vec<Record>,
     /// One for each account.
     pub freezes: Vec<Freeze>,
+    /// The ECDH holder's, which it writes.
+    pub ecdh_record: Option<Record>,
     /// Written by the broker.
     pub journal: Journal,
+    /// Written by the broker.
+    pub decisions: DecisionLog,
     /// This boot's random id (proc_sys_kernel(5)).
     pub boot_id: String,
     /// The role binaries.
@@ -225,11 +230,13 @@ pub fn distinct<'a>(
     alert_logs: &[AlertLog],
     records: impl IntoIterator<Item = &'a Record>,
     journal: &Journal,
+    decisions: &DecisionLog,
 ) -> Result<(), Fault> {
     let logs = config.sockets.iter().zip(alert_logs).map(|(s, l)| (l.file(), s.alert_log.display().to_string()));
     let records = records.into_iter().map(|r| (r.file(), r.name("").display().to_string()));
+    let own = [(journal.file(), "the journal".to_owned()), (decisions.file(), "the decision log".to_owned())];
     let mut seen = HashSet::new();
-    for (file, name) in logs.chain(records).chain([(journal.file(), "the journal".to_owned())]) {
+    for (file, name) in logs.chain(records).chain(own) {
         let meta = file.metadata().or_fault(|| format!("looking at {name}"))?;
         if !seen.insert((meta.dev(), meta.ino())) {
             return Err(Fault::new(format!("{name} is in use twice: each socket and account needs a file of its own")));

@@ -7,6 +7,7 @@ use nix::unistd::{User, getegid, geteuid};
 use crate::activation::Given;
 use crate::config::{self, Command, Config, Ids, Source};
 use crate::control::ControlSocket;
+use crate::decisionlog::DecisionLog;
 use crate::environment::Environment;
 use crate::fault::Fault;
 use crate::harden::{drop_capabilities, harden, lock};
@@ -71,7 +72,8 @@ fn run(config: Box<Config>, environment: &Environment) -> Result<(), NotReady> {
     let ecdh_record = setup::ecdh_record(&config, &state, &ids)?;
     let journal = setup::journal(&config)?;
     let freezes = setup::freezes(&config, &state)?;
-    setup::distinct(&config, &alert_logs, records.iter().chain(&ecdh_record), &journal)?;
+    let decisions = DecisionLog::open(&state)?;
+    setup::distinct(&config, &alert_logs, records.iter().chain(&ecdh_record), &journal, &decisions)?;
     let boot_id = setup::boot_id()?;
     let credentials = environment.credentials_directory.as_deref();
     let mut source = |account| KeySource::open(account, credentials, &mut inherited);
@@ -105,7 +107,9 @@ fn run(config: Box<Config>, environment: &Environment) -> Result<(), NotReady> {
         alert_logs,
         records,
         freezes,
+        ecdh_record,
         journal,
+        decisions,
         boot_id,
         images,
         ids,

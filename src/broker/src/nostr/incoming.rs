@@ -65,7 +65,7 @@ impl Claim {
 
     /// Both texts and the id that follows from them.
     pub fn texts(&self) -> (Zeroizing<String>, [u8; 32]) {
-        let Texts { mut canonical, unsigned } = self.draft.settle(&hex(&self.author), self.created_at);
+        let Texts { mut canonical, unsigned, .. } = self.draft.settle(&hex(&self.author), self.created_at);
         let id = Sha256::digest(&canonical).into();
         canonical.zeroize();
         (Zeroizing::new(unsigned), id)

@@ -97,7 +97,7 @@ pub struct Rumor {
 impl Rumor {
     /// The rumor of `author` (64 hex digits) at `created_at`, unless the draft has a time of its own.
     pub fn new(draft: &Draft, author: &str, created_at: u32) -> Rumor {
-        let Texts { mut canonical, unsigned } = draft.settle(author, created_at);
+        let Texts { mut canonical, unsigned, .. } = draft.settle(author, created_at);
         let id = Sha256::digest(&canonical).into();
         canonical.zeroize();
         Rumor::finish(unsigned.into(), id)

@@ -55,7 +55,7 @@ impl<C: Clock> Server<C> {
             Err(Errno::ESRCH | Errno::EINVAL) => self.ended_before = self.ended_before.saturating_add(1),
             Err(e) => {
                 let text = format!("The kernel does not say who you are: {e}");
-                self.turn_away(&fd, index, &Error::new(Code::Forbidden, text));
+                self.turn_away(&fd, index, None, &Error::new(Code::Forbidden, text));
             }
         }
     }
@@ -66,7 +66,7 @@ impl<C: Clock> Server<C> {
         let max_request = self.policy.sockets[index].max_request;
         if !who.may_connect(self.policy.sockets[index].peer_uids.as_deref()) {
             let text = format!("uid {} may not use this socket", who.uid);
-            return self.turn_away(&fd, index, &Error::new(Code::Forbidden, text));
+            return self.turn_away(&fd, index, Some(who), &Error::new(Code::Forbidden, text));
         }
         if self.crowd.is_crowded(who) {
             // Others of this principal's have yet to be read in the next round, or are with the gate: a moment in the
@@ -79,7 +79,7 @@ impl<C: Clock> Server<C> {
                 None if soon(self) => return self.park(fd, who),
                 None => {
                     let text = format!("Too many connections: {} with requests in flight", self.crowd.connections(who));
-                    return self.turn_away(&fd, index, &Error::new(Code::Unavailable, text));
+                    return self.turn_away(&fd, index, Some(who), &Error::new(Code::Unavailable, text));
                 }
             }
         }
@@ -110,8 +110,9 @@ impl<C: Clock> Server<C> {
     }
 
     /// One line and the end; a new socket's buffer takes it.
-    fn turn_away(&mut self, fd: &OwnedFd, index: usize, error: &Error) {
+    fn turn_away(&mut self, fd: &OwnedFd, index: usize, who: Option<Principal>, error: &Error) {
         let now = self.clock.now();
+        self.note_turned_away(index, who, "connect", error, now);
         let line = error.line() + "\n";
         let _ = send(fd.as_raw_fd(), line.as_bytes(), MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
         // Taken, so that the client reads the line and an end of file rather than a reset.

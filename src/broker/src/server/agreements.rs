@@ -8,6 +8,7 @@ use nix::sys::epoll::{EpollEvent, EpollFlags};
 use std::os::fd::AsFd;
 use zeroize::Zeroize;
 
+use super::decided::not_logged;
 use super::errands::Trip;
 use super::{ECDH, End, HUNG, Server};
 use crate::agreement::{self, Agreements, Op, Request, Status};
@@ -17,6 +18,7 @@ use crate::errand::Errand;
 use crate::principal::Principal;
 use crate::reply::{Code, Error};
 use crate::request::Crypto;
+use nsecd_trail::entry::Outcome;
 
 /// An errand and the key that it waits for.
 pub(super) type Waiting = (Request, (Trip, Errand));
@@ -121,12 +123,20 @@ impl<C: Clock> Server<C> {
         self.agree_in_turn(waiting, now);
     }
 
-    fn agree(&mut self, (request, job): Waiting, now: Now) {
+    fn agree(&mut self, (request, mut job): Waiting, now: Now) {
         let Some(agreements) = &mut self.agreements else { return };
         if agreements.is_silent() {
             let error = silent(job.0.method);
             return self.turn_back(job.0, error, now);
         }
+        let account = self.encrypting.as_ref().map_or(0, |(account, _)| *account);
+        let noted = self.note_intent(&job.0.wanted(account, &request));
+        if noted.is_none() {
+            let error = job.0.method.failure(Code::Unavailable, &not_logged().text);
+            return self.turn_back(job.0, error, now);
+        }
+        job.0.noted = noted;
+        let Some(agreements) = &mut self.agreements else { return };
         agreements.ask(request, job, now.boot);
         if let Err(why) = self.push_agreements() {
             log::debug!("{why}");
@@ -161,7 +171,10 @@ impl<C: Clock> Server<C> {
 
     fn agreed(&mut self, answer: agreement::Answer<(Trip, Errand)>) {
         let now = self.clock.now();
-        let agreement::Answer { job: (mut trip, errand), request, status, key } = answer;
+        let agreement::Answer { job: (mut trip, errand), request, status, code, key } = answer;
+        if let Some(noted) = trip.noted.take() {
+            self.decisions.outcome(noted, code, now);
+        }
         let method = trip.method;
         trip.begun |= status == Status::Agreed;
         let error = match status {
@@ -212,11 +225,16 @@ impl<C: Clock> Server<C> {
             let may = |who: Principal| trying.may(who, engine.ledger().failures(who.socket), now.boot);
             let Some((who, class, waiting)) = self.unopened.turn(may) else { break };
             self.unopened.served(who, class);
+            let client = waiting.1.0.client;
             self.open(waiting, now);
+            // One that could not be asked for has its answer.
+            self.advance(client);
         }
         if let Some((.., mut waiting)) = self.stalled.turn(|_| true) {
             waiting.1.0.waited = true;
+            let client = waiting.1.0.client;
             self.agree(waiting, now);
+            self.advance(client);
         }
     }
 
@@ -239,7 +257,10 @@ impl<C: Clock> Server<C> {
         }
         self.tell_operator(now, "the ECDH holder does not answer: no message is encrypted or opened until it does");
         let jobs = self.agreements.as_mut().map(Agreements::give_up).unwrap_or_default();
-        for (trip, _) in jobs {
+        for (mut trip, _) in jobs {
+            if let Some(noted) = trip.noted.take() {
+                self.decisions.outcome(noted, Outcome::NO_ANSWER, now);
+            }
             let (client, error) = (trip.client, silent(trip.method));
             self.turn_back(trip, error, now);
             self.advance(client);

@@ -1,16 +1,20 @@
 //! Errands on their way between ECDH holder and gate: nip44, nip04, wrap_dm, unwrap_gift_wrap.
 
+use super::decided::not_logged;
 use super::{Job, Server, Then};
+use crate::agreement::Request;
 use crate::alert::{Alert, Rank};
 use crate::budgets::Class;
 use crate::clock::{Clock, Now};
 use crate::connection::State;
+use crate::decisions::{Decision, Noted, Wanted};
 use crate::errand::{Errand, Failure, Step, World};
 use crate::principal::Principal;
 use crate::reply::{Code, Error};
 use crate::request::{Call, Crypto, Method};
 use crate::row::Spending;
 use crate::trying::Place;
+use sha2::{Digest, Sha256};
 
 /// Milliseconds that an errand waits for its turn at the ECDH holder: a client that has hundreds of messages to open at
 /// once never comes again with one that was refused.
@@ -33,12 +37,28 @@ pub(super) struct Trip {
     pub begun: bool,
     /// When its patience ends (CLOCK_BOOTTIME, ms).
     pub until: u64,
+    /// The line of its last intent in the decision log.
+    pub noted: Option<Noted>,
 }
 
 impl Trip {
     /// What it is counted as.
     pub fn class(&self) -> Class {
         self.spent.class
+    }
+
+    /// What the decision log says of a key agreement for it.
+    pub fn wanted<'a>(&self, account: usize, request: &'a Request) -> Wanted<'a> {
+        Wanted {
+            who: self.who,
+            method: self.method.name(),
+            session: self.token.clone(),
+            account,
+            agreement: true,
+            kind: request.op as u32,
+            created_at: 0,
+            id: &request.peer,
+        }
     }
 }
 
@@ -53,7 +73,8 @@ impl<C: Clock> Server<C> {
         let (_, token) = super::requests::facts(call);
         let until = now.boot.saturating_add(PATIENCE);
         let (method, place) = (*method, None);
-        let trip = Trip { client: id, who, token, method, spent, place, waited: false, begun: false, until };
+        let (waited, begun, noted) = (false, false, None);
+        let trip = Trip { client: id, who, token, method, spent, place, waited, begun, until, noted };
         if !self.afford(id, weight) {
             let text = "too many bytes held by requests in flight: try again later";
             return self.end_trip(&trip, &method.failure(Code::Unavailable, text), Rank::Common, now);
@@ -100,9 +121,23 @@ impl<C: Clock> Server<C> {
                 let Some((account, _)) = self.encrypting else { return };
                 self.wait_for(trip.client, |weight| State::Signing { weight });
                 let (client, who, token) = (trip.client, trip.who, trip.token.clone());
+                let id = Sha256::digest(&texts.canonical).into();
+                let wanted = Wanted {
+                    who,
+                    method: trip.method.name(),
+                    session: token.clone(),
+                    account,
+                    agreement: false,
+                    kind: crate::nostr::nip59::SEAL.into(),
+                    created_at: texts.created_at.into(),
+                    id: &id,
+                };
+                let Some(noted) = self.note_intent(&wanted) else {
+                    return self.sealed((trip, errand), Err(not_logged()), now);
+                };
                 let then = Then::Seal(Box::new((trip, errand)));
-                let job = Job { client, who, account, kind: crate::nostr::nip59::SEAL, token, then };
-                self.gates[account].ask(&texts.canonical, job, now.boot);
+                let job = Job { client, who, account, kind: crate::nostr::nip59::SEAL, token, then, noted };
+                self.gates[account].ask(&texts.canonical, id, job, now.boot);
                 if let Err(why) = self.push_gate(account) {
                     log::debug!("{why}");
                 }
@@ -201,6 +236,19 @@ impl<C: Clock> Server<C> {
     }
 
     fn tell_alert(&mut self, trip: &Trip, error: &Error, rank: Rank, now: Now) {
+        let forged = matches!(rank, Rank::Forgery);
+        let decision = Decision {
+            socket: usize::from(trip.who.socket),
+            who: Some(trip.who),
+            method: trip.method.name(),
+            session: trip.token.clone(),
+            account: None,
+            kind: None,
+            rule: Some(if forged { "forged" } else { error.code.word() }),
+            why: &error.text,
+            urgent: forged,
+        };
+        self.decisions.decided(decision, now);
         let verb = if error.code == Code::RateLimited { "rate-limited" } else { "rejected" };
         let (method, token) = (trip.method.name(), trip.token.clone());
         let alert = Alert { method, verb, text: &error.text, kind: None, token, rank };

@@ -62,6 +62,8 @@ impl<C: Clock> Server<C> {
                         alerts.new_file(None);
                     }
                 }
+                Some(Control::DecisionLog) => self.decisions.new_file(fd.map(File::from), self.clock.now()),
+                Some(Control::NoDecisionLog) => self.decisions.new_file(None, self.clock.now()),
                 Some(Control::JournalFile) => {
                     let open = Row::Open(open(&self.policy, self.clock.now()));
                     self.journal.new_file(fd.map(File::from), &open, self.engine.ledger());
@@ -76,7 +78,9 @@ impl<C: Clock> Server<C> {
     /// Puts what has happened into the journal; false if the disk did not take it.
     pub(super) fn keep(&mut self) -> bool {
         let mut kept = true;
+        let now = self.clock.now();
         for row in self.engine.take_rows() {
+            self.decisions.happened(&row, now);
             kept = self.journal.append(&row);
         }
         kept
@@ -116,7 +120,7 @@ impl<C: Clock> Server<C> {
         }
     }
 
-    fn tell(&self, frame: Control) {
+    pub(super) fn tell(&self, frame: Control) {
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
         if let Err(e) = send(self.control.as_raw_fd(), &frame.encode(), flags) {
             log::warn!("the supervisor does not take a frame: {e}");

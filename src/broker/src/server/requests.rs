@@ -1,9 +1,11 @@
 //! A request's way: framed, parsed, decided, asked of the gate, answered.
 
+use super::decided::not_logged;
 use super::{Job, Server, Then};
 use crate::alert::{Alert, Rank};
 use crate::clock::{Clock, Now};
 use crate::connection::{Connection, State};
+use crate::decisions::Wanted;
 use crate::event::Texts;
 use crate::frame::{Fault, Next};
 use crate::gate::{Answer, Status};
@@ -12,6 +14,7 @@ use crate::principal::Principal;
 use crate::reply::{self, Code, Error};
 use crate::request::{self, Call, Method, Token};
 use crate::session::TokenHash;
+use sha2::{Digest, Sha256};
 
 impl<C: Clock> Server<C> {
     /// Takes the next request out of what has come; true if the connection can go on.
@@ -82,7 +85,9 @@ impl<C: Clock> Server<C> {
         let Some(client) = self.clients.get_mut(&id) else { return };
         client.connection.last |= last;
         client.connection.reply(&error.line());
-        let socket = usize::from(client.connection.who.socket);
+        let who = client.connection.who;
+        let socket = usize::from(who.socket);
+        self.note_turned_away(socket, Some(who), "request", &error, now);
         let alert = Alert {
             method: "request",
             verb: "rejected",
@@ -121,6 +126,10 @@ impl<C: Clock> Server<C> {
         let lasting = matches!(call.method, Method::SignEvent(_) | Method::SessionStart { .. } | Method::Crypto { .. });
         if lasting && !self.can_keep(now) {
             return not_kept();
+        }
+        // A session that begins uses no key: its line can come later.
+        if lasting && !matches!(call.method, Method::SessionStart { .. }) && !self.can_log(now) {
+            return Verdict::Refused(not_logged().into());
         }
         let verdict = self.engine.decide(call, who, behind, now, &mut random);
         match (self.keep(), verdict) {
@@ -238,15 +247,32 @@ impl<C: Clock> Server<C> {
             let error = Error::new(Code::Unavailable, "Too many bytes held by requests in flight: try again later");
             return self.refused(id, call, error.into(), self.clock.now());
         }
-        let Some(client) = self.clients.get_mut(&id) else { return };
-        client.connection.state = State::Signing { weight };
-        let who = client.connection.who;
+        let Some(who) = self.clients.get(&id).map(|c| c.connection.who) else { return };
         let (kind, token) = facts(call);
-        let now = self.clock.now().boot;
-        let Texts { canonical, unsigned } = texts;
+        let kind = kind.unwrap_or_default();
+        let now = self.clock.now();
+        let Texts { canonical, unsigned, created_at } = texts;
+        let event = Sha256::digest(&canonical).into();
+        let wanted = Wanted {
+            who,
+            method: "sign_event",
+            session: token.clone(),
+            account,
+            agreement: false,
+            kind: kind.into(),
+            created_at: created_at.into(),
+            id: &event,
+        };
+        let Some(noted) = self.note_intent(&wanted) else {
+            self.give_back(slot);
+            return self.refused(id, call, not_logged().into(), now);
+        };
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.connection.state = State::Signing { weight };
+        }
         let then = Then::Event { slot, unsigned };
-        let job = Job { client: id, who, account, kind: kind.unwrap_or_default(), token, then };
-        self.gates[account].ask(&canonical, job, now);
+        let job = Job { client: id, who, account, kind, token, then, noted };
+        self.gates[account].ask(&canonical, event, job, now.boot);
         // A gate that is gone shows in epoll as well: the loop ends there, with the reason.
         if let Err(why) = self.push_gate(account) {
             log::debug!("{why}");
@@ -256,7 +282,8 @@ impl<C: Clock> Server<C> {
     /// A gate's reply: the slot is settled whether or not the client is still there.
     pub(super) fn signed(&mut self, answer: Answer<Job>) {
         let now = self.clock.now();
-        let Answer { job, id, status, signature } = answer;
+        let Answer { job, id, status, code, signature } = answer;
+        self.decisions.outcome(job.noted, code, now);
         let outcome = self.outcome(status, &job, now).map(|()| (id, signature));
         match (job.then, outcome) {
             (Then::Seal(errand), outcome) => self.sealed(*errand, outcome, now),
@@ -325,6 +352,7 @@ impl<C: Clock> Server<C> {
         let (kind, token) = facts(call);
         let verb = if refusal.error.code == Code::RateLimited { "rate-limited" } else { "rejected" };
         let kind = kind.filter(|_| refusal.error.code != Code::RateLimited);
+        self.note_refused(who, call, &refusal, now);
         let (text, rank) = (refusal.alert.as_deref().unwrap_or(&refusal.error.text), refusal.rank);
         let alert = Alert { method: call.method.name(), verb, text, kind, token, rank };
         self.alert(usize::from(who.socket), &alert, now);
@@ -332,8 +360,9 @@ impl<C: Clock> Server<C> {
     }
 
     fn answered(&mut self, id: u64, call: &Call, answer: &policy::Answer, now: Now) {
+        let Some(who) = self.clients.get(&id).map(|c| c.connection.who) else { return };
+        self.note_answered(who, call, answer, now);
         if let Some(text) = &answer.alert {
-            let Some(who) = self.clients.get(&id).map(|c| c.connection.who) else { return };
             let (kind, token) = facts(call);
             let alert = Alert { method: call.method.name(), verb: "rejected", text, kind, token, rank: Rank::Foreign };
             self.alert(usize::from(who.socket), &alert, now);

@@ -18,6 +18,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::*;
+use crate::decisions::Sized;
 use crate::fixture::{policy_with, scratch};
 use crate::ledger::Ledger;
 use crate::replay::{Found, open};
@@ -58,6 +59,11 @@ fn pair() -> (UnixStream, UnixStream) {
 
 impl Bench {
     fn new(change: impl FnOnce(&mut Socket)) -> Bench {
+        Bench::logging(scratch(), change)
+    }
+
+    /// With this decision log.
+    fn logging(log: File, change: impl FnOnce(&mut Socket)) -> Bench {
         let mut policy = policy_with(|socket| {
             socket.kinds = Kinds::List(vec![1]);
             (socket.limits, socket.total) = (None, Some(TOTAL));
@@ -85,7 +91,10 @@ impl Bench {
         let clock = Hand(Rc::new(Cell::new(1_000_000)));
         let engine = Engine::new(policy.clone(), Ledger::new(&policy));
         let journal = Journal::new(scratch(), &Found::default(), &Row::Open(open(&policy, clock.now())));
-        let server = Server::new(policy, engine, journal, files, clock.clone(), true).expect("epoll");
+        let current = Sized { file: log, size: 0 };
+        let decisions = DecisionLog::open(current, None, &policy, clock.now()).expect("an empty file");
+        let kept = Kept { journal, decisions };
+        let server = Server::new(policy, engine, kept, files, clock.clone(), true).expect("epoll");
         Bench { server, clock, gate, holder, clients: Vec::new(), _supervisor: [supervisor, pipe] }
     }
 
@@ -281,4 +290,50 @@ fn who_leaves_makes_way_for_the_next_of_its_line() {
     bench.round();
     assert_eq!(bench.gate(SIGNED), ["stays"]);
     assert!(bench.reply(stays).expect("a reply").get("event").is_some());
+}
+
+/// Checked: with a broker that goes on without its line, and with one that keeps the slot, one of these two fails.
+#[test]
+fn where_the_decision_log_takes_no_line_nothing_is_asked_and_no_slot_is_used() {
+    // As on a full disk, and as a log that was opened for reading only.
+    let full = File::options().read(true).write(true).open("/dev/full").expect("it exists");
+    let read_only = File::open("/dev/null").expect("it exists");
+    for log in [full, read_only] {
+        let mut bench = Bench::logging(log, |s| s.methods = vec![Method::SignEvent, Method::Nip44]);
+        let encrypt = r#"{"method":"nip44_encrypt","params":{"plaintext":"x","peer_pubkey":"5cbdf0646e5db4eaa398f365f2ea7a0e3d419b7e0330e39ce92bddedcac4f9bc"}}"#;
+        let start = r#"{"method":"session_start","params":{}}"#;
+        let sign = r#"{"method":"sign_event","params":{"kind":1,"content":"x"}}"#;
+        for line in [sign, encrypt, sign] {
+            let id = bench.ask(1, 1, line);
+            let reply = bench.reply(id).expect("a reply");
+            assert_eq!(reply["code"], "unavailable", "{reply}");
+            assert!(reply["error"].as_str().expect("a text").contains("the decision log cannot be written"), "{reply}");
+        }
+        assert!(bench.gate(SIGNED).is_empty() && bench.holder(9).is_empty(), "nobody was asked");
+        // What uses no key goes on.
+        let id = bench.ask(1, 1, start);
+        assert!(bench.reply(id).expect("a reply").get("session").is_some());
+        let id = bench.ask(1, 1, r#"{"method":"get_public_key","params":{}}"#);
+        assert!(bench.reply(id).expect("a reply").get("pubkey").is_some());
+        // Once there is room the slot, of which there is one, is there.
+        bench.server.decisions.replace_file(scratch());
+        bench.round();
+        bench.sign(1, 1, "first");
+        assert_eq!(bench.gate(SIGNED), ["first"]);
+    }
+}
+
+/// A log that is full when a line is to be written, and not before.
+#[test]
+fn an_intent_that_finds_no_room_is_refused_gives_its_slot_back_and_asks_nobody() {
+    let mut bench = Bench::new(|_| {});
+    let full = File::options().write(true).open("/dev/full").expect("it exists");
+    bench.server.decisions.replace_file(full);
+    let id = bench.sign(1, 1, "refused");
+    let reply = bench.reply(id).expect("a reply");
+    assert!(reply["error"].as_str().expect("a text").contains("not recorded"), "{reply}");
+    assert!(bench.gate(SIGNED).is_empty());
+    bench.server.decisions.replace_file(scratch());
+    bench.sign(1, 1, "first");
+    assert_eq!(bench.gate(SIGNED), ["first"], "the one slot was given back");
 }

@@ -1,0 +1,35 @@
+//! The formats of what nsecd leaves behind for auditors: lines of the decision log, rows and headers of the records.
+//!
+//! Written out for other tools in docs/records.md. Knows no file and no clock. The gate and the ECDH holder write rows by code of their own
+//! (`nsecd_bounds::record`), which is part of the trusted base; here they are only read.
+
+pub mod entry;
+pub mod line;
+pub mod row;
+
+/// The decision log's name in the state directory; old ones end in `.1`, `.2` and so on.
+pub const DECISIONS: &str = "decisions.log";
+
+/// Lower-case hex digits.
+pub fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |n: u8| char::from(DIGITS[usize::from(n & 15)]);
+    bytes.iter().flat_map(|b| [digit(b >> 4), digit(*b)]).collect()
+}
+
+/// Bytes of lower-case hex digits; `None` for anything else.
+pub fn unhex<const N: usize>(digits: &str) -> Option<[u8; N]> {
+    let value = |digit: u8| match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    };
+    if digits.len() != 2 * N {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (byte, pair) in bytes.iter_mut().zip(digits.as_bytes().chunks(2)) {
+        *byte = value(pair[0])? << 4 | value(pair[1])?;
+    }
+    Some(bytes)
+}
