@@ -1,8 +1,9 @@
-//! nsecctl: one request to a running nsecd, the reply as JSON on standard output.
+//! nsecctl: one request to a running nsecd, the reply as JSON on standard output; or a check of what nsecd has left on record.
 //!
 //! It holds no key and decides nothing; it must never take a secret from its command line or environment.
 
 mod args;
+mod audit;
 mod doctor;
 mod order;
 
@@ -28,6 +29,11 @@ nsecctl [--socket PATH] COMMAND: ask a running nsecd, print its JSON reply
   thaw [--account NAME] [--admin-dir DIR]
   doctor [--json] [--state-dir DIR] [--admin-dir DIR]
 
+nsecctl audit verify [--state-dir DIR] [--json] [--head N:CHAIN]
+nsecctl audit tail [-n LINES] [--follow] [--state-dir DIR] [--json]: check the decision log against the records of
+  gates and ECDH holder, or show it. Only reads, beside a running nsecd too. Exit codes of verify: 0 clean,
+  1 something is missing, altered, out of order or too much, 2 usage, or it cannot be read.
+
 A session token is the first line of --token-file's FILE (`-`: standard input, the default of info and
 revoke). `start` with a token narrows that session; --save writes the new token to a new FILE, mode 0600.
 Without --scope a session gets kinds 1, 9734 and 1111, without --ttl 8 hours, as far as the socket allows.
@@ -49,6 +55,12 @@ since the state directory could not be written.
 /// Runs nsecctl with the process's own arguments. Exit codes: see the help text.
 pub fn main() -> ExitCode {
     let args: Result<Vec<String>, _> = env::args_os().skip(1).map(|a| a.into_string()).collect();
+    if let Ok(args) = &args
+        && let Some(("audit", rest)) = args.split_first().map(|(first, rest)| (first.as_str(), rest))
+        && !rest.iter().any(|arg| arg == "--help" || arg == "-h")
+    {
+        return audit::run(rest);
+    }
     let command = args.map_err(|a| format!("an argument is not UTF-8: {}", a.display())).and_then(|a| args::parse(&a));
     match command {
         Ok(None) => show(&format!("nsecctl {}\n\n{}", env!("CARGO_PKG_VERSION"), HELP.trim_end()), ExitCode::SUCCESS),
