@@ -16,7 +16,8 @@ use nsecd_trail::entry::{self, Asked, Count, Entry, Intent, Outcome, RowOf, Rows
 use nsecd_trail::line::{Head, origin};
 
 use crate::clock::Now;
-use crate::limits::HOUR;
+use crate::day::DAY;
+
 use crate::principal::Principal;
 use crate::row::Row;
 pub use end::Sized;
@@ -341,7 +342,7 @@ impl DecisionLog {
 
     /// Appends a line; whether all of it is in the file.
     fn push(&mut self, now: Now, entry: Entry) -> bool {
-        let line = self.head.next(now.wall, now.boot.saturating_sub(HOUR), entry);
+        let line = self.head.next(now.wall, now.boot.saturating_sub(DAY), entry);
         self.pending.extend_from_slice(line.as_bytes());
         self.flush();
         let whole = self.pending.is_empty();
