@@ -20,7 +20,7 @@ pub struct Event {
     pub pubkey: Option<String>,
 }
 
-/// The event that sign_event's parameters ask for (docs/protocol.md); `None` if they ask for none.
+/// The event that sign_event's parameters ask for (docs/wire.md); `None` if they ask for none.
 pub fn read(params: &Node) -> Option<Event> {
     let given = |name: &str| params.get(name).filter(|node| **node != Node::Null);
     let tag = |node: &Node| match node {

@@ -1,6 +1,6 @@
 //! A second JSON reader, written from RFC 8259 alone, to judge the broker's by. Shares no line with serde_json.
 
-/// Arrays and objects may be nested this deep, the outermost counted: the broker's limit, docs/protocol.md.
+/// Arrays and objects may be nested this deep, the outermost counted: the broker's limit, docs/wire.md.
 const DEEPEST: usize = 64;
 
 /// One value; a number as it was written.

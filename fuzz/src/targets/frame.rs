@@ -1,5 +1,5 @@
 //! Framing: what is a request depends on the bytes alone, not on how they were cut into writes, and is what a second
-//! reading of docs/protocol.md finds.
+//! reading of docs/wire.md finds.
 //!
 //! Input: the limit less one (1 byte), the number of cuts (1), each cut's place in 255ths (1 each), the stream.
 
@@ -49,7 +49,7 @@ fn replies<'a>(chunks: impl IntoIterator<Item = &'a [u8]>, max: usize) -> Replie
     (all, true)
 }
 
-/// The same, from the whole stream and docs/protocol.md.
+/// The same, from the whole stream and docs/wire.md.
 fn expected(stream: &[u8], max: usize) -> Replies {
     let (mut all, mut rest) = (Vec::new(), stream);
     loop {

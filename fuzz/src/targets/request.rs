@@ -81,7 +81,7 @@ pub fn is_drafted(event: &nip01::Event, draft: &Draft) -> bool {
     *draft == Draft { kind, content, tags, created_at, pubkey }
 }
 
-/// What a request asks for, by docs/protocol.md.
+/// What a request asks for, by docs/wire.md.
 fn expected(root: &Node, size: usize) -> Option<(Asked, Token, Option<String>)> {
     let none = Node::Object(Vec::new());
     let params = root.get("params").filter(|params| params.members().is_some()).unwrap_or(&none);

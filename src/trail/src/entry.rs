@@ -199,7 +199,7 @@ pub struct Decided {
     pub kind: Option<u16>,
     /// `refused` or `done`.
     pub verdict: String,
-    /// The rule, in the error codes of docs/protocol.md; `foreign_session` and `forged` besides.
+    /// The rule, in the error codes of docs/wire.md; `foreign_session` and `forged` besides.
     pub rule: String,
     /// The reason in words, escaped and cut.
     pub why: String,
