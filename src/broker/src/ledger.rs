@@ -3,7 +3,7 @@
 //! It changes by rows only, each of which the journal keeps, so that a broker which reads them again knows what the one
 //! before it knew. Decides nothing.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use nsecd_policy::{Policy, StartSessions};
 use serde::{Deserialize, Serialize};
@@ -32,9 +32,17 @@ pub struct Latch {
     pub scope: Vec<u16>,
     /// When it ends, whichever clock gets there first.
     pub ends: Now,
+    /// When that first session was started; `None` in journals of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<Now>,
 }
 
 impl Latch {
+    fn of(terms: &Terms) -> Latch {
+        let Terms { account, ref scope, ends, started, .. } = *terms;
+        Latch { account, scope: scope.clone(), ends, started: Some(started) }
+    }
+
     /// Whether either clock has reached its end.
     pub fn is_over(&self, now: Now) -> bool {
         now.boot >= self.ends.boot || now.wall >= self.ends.wall
@@ -255,9 +263,12 @@ impl Ledger {
                 self.sessions.insert(terms.clone(), *signs, meter.clone());
             }
             Row::Principal(OfPrincipal { who, meters, latch }) => {
-                self.known(*who).meters = meters.clone();
-                if let Some(latch) = latch {
-                    self.latch_to(*who, latch.clone());
+                let known = self.known(*who);
+                known.meters = meters.clone();
+                match (latch, &mut known.latch) {
+                    (Some(latch), Some(narrowed)) => *narrowed = latch.clone(),
+                    (Some(latch), None) => self.latch_to(*who, latch.clone()),
+                    (None, _) => {}
                 }
             }
             Row::User(OfUser { user, starts, inherited }) => {
@@ -281,7 +292,7 @@ impl Ledger {
         if let Some(parent) = terms.parent.filter(|p| self.sessions.get(p).is_some_and(|s| s.terms.starter != who)) {
             self.bind(&parent, who);
         }
-        self.latch_to(who, Latch { account: terms.account, scope: terms.scope.clone(), ends: terms.ends });
+        self.latch_to(who, Latch::of(terms));
         self.sessions.insert(terms.clone(), 0, Meter::default());
     }
 
@@ -325,8 +336,7 @@ impl Ledger {
     fn bind(&mut self, hash: &TokenHash, who: Principal) {
         let Some(session) = self.sessions.get_mut(hash).filter(|s| s.terms.owner.is_none()) else { return };
         session.terms.owner = Some(who);
-        let Terms { account, ref scope, ends, .. } = session.terms;
-        let latch = Latch { account, scope: scope.clone(), ends };
+        let latch = Latch::of(&session.terms);
         self.latch_to(who, latch);
     }
 
@@ -399,24 +409,40 @@ impl Ledger {
         all.len()
     }
 
-    /// Holds what was read to a policy that may have become narrower since; returns how many sessions that ended.
-    pub fn conform(&mut self, policy: &Policy) -> usize {
+    /// Holds what is remembered to a policy that may have become narrower. What that changes comes back as rows to be
+    /// written: without them a wider policy would some day give back what this one has taken.
+    pub fn conform(&mut self, policy: &Policy, now: Now) -> Vec<Row> {
         self.sessions.relink();
-        let mut ended = HashSet::new();
+        let mut ended = BTreeSet::new();
+        let (mut narrowed, mut narrowed_latches) = (Vec::new(), Vec::new());
         for hash in self.sessions.by_last_use() {
-            let Some(session) = self.sessions.get_mut(&hash) else { continue };
-            let terms = &mut session.terms;
+            let Some(session) = self.sessions.get(&hash) else { continue };
+            let terms = &session.terms;
             let socket = &policy.sockets[usize::from(terms.starter.socket)];
-            terms.scope.retain(|kind| socket.kinds.contains(*kind));
-            let longest = socket.max_ttl.saturating_mul(1000);
-            // The end on the monotonic clock files the session; the other one ends it as well.
-            terms.ends.wall = terms.ends.wall.min(terms.started.wall.saturating_add(longest));
-            let account = &policy.accounts[terms.account].name;
-            if terms.scope.is_empty() || !socket.accounts.contains(account) {
+            let scope: Vec<u16> = terms.scope.iter().copied().filter(|kind| socket.kinds.contains(*kind)).collect();
+            let ends = earlier(terms.ends, latest(terms.started, socket.max_ttl));
+            if scope.is_empty() || !serves(socket, policy, terms.account) {
                 ended.extend(self.sessions.family(&hash));
+            } else if scope != terms.scope || ends != terms.ends {
+                self.sessions.narrow(&hash, scope, ends);
+                narrowed.push(hash);
             }
         }
-        ended.iter().filter(|hash| self.sessions.remove(hash)).count()
+        let mut rows: Vec<Row> = ended.iter().map(|hash| Row::End(*hash)).collect();
+        rows.iter().for_each(|row| self.apply(row));
+        for (who, latch) in self.principals.iter_mut().filter_map(|(who, known)| Some((who, known.latch.as_mut()?))) {
+            let socket = &policy.sockets[usize::from(who.socket)];
+            let before = latch.clone();
+            // One that allows nothing stays: it must not become none.
+            latch.scope.retain(|kind| socket.kinds.contains(*kind) && serves(socket, policy, latch.account));
+            latch.ends = earlier(latch.ends, latest(latch.started.unwrap_or(now), socket.max_ttl));
+            if *latch != before || latch.scope.is_empty() {
+                narrowed_latches.push(*who);
+            }
+        }
+        let pieces = narrowed_latches.into_iter().map(Piece::Principal);
+        rows.extend(pieces.chain(narrowed.into_iter().map(Piece::Session)).filter_map(|piece| self.row(piece)));
+        rows
     }
 
     /// Everything that there is to write, the least recently used session first.
@@ -453,4 +479,20 @@ impl Ledger {
             }
         })
     }
+}
+
+/// Whether a socket may use an account.
+fn serves(socket: &nsecd_policy::Socket, policy: &Policy, account: usize) -> bool {
+    policy.accounts.get(account).is_some_and(|account| socket.accounts.contains(&account.name))
+}
+
+/// When a session ends at the latest that was started at `started`, by each clock.
+fn latest(started: Now, max_ttl: u64) -> Now {
+    let longest = max_ttl.saturating_mul(1000);
+    Now { boot: started.boot.saturating_add(longest), wall: started.wall.saturating_add(longest) }
+}
+
+/// The earlier one, by each clock.
+fn earlier(one: Now, other: Now) -> Now {
+    Now { boot: one.boot.min(other.boot), wall: one.wall.min(other.wall) }
 }

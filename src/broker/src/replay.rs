@@ -13,7 +13,7 @@ use nsecd_policy::Policy;
 
 use crate::clock::Now;
 use crate::ledger::Ledger;
-use crate::row::{Open, Row};
+use crate::row::{OfSession, Open, Row};
 
 /// Bytes read at a time.
 const CHUNK: usize = 64 * 1024;
@@ -33,6 +33,8 @@ pub struct Found {
     pub ended: usize,
     /// Whether another boot has begun since the last row.
     pub rebooted: bool,
+    /// What has changed by being read under this policy, to be written after the row that a broker begins with.
+    pub changed: Vec<Row>,
 }
 
 /// The row that a broker begins with.
@@ -160,8 +162,10 @@ impl Reader<'_> {
         );
         if known {
             self.ledger.apply(&row);
-        } else if matches!(row, Row::Start(_) | Row::Session(_)) {
+        } else if let Row::Start(terms) | Row::Session(OfSession { terms, .. }) = row {
             self.found.ended += 1;
+            // For good, even if its socket or account comes back.
+            self.found.changed.push(Row::End(terms.token));
         }
     }
 
@@ -172,7 +176,10 @@ impl Reader<'_> {
             self.ledger.reboot(now);
             self.found.rebooted = true;
         }
-        self.found.ended += self.ledger.conform(self.policy);
+        let before = self.ledger.sessions().count();
+        let narrowed = self.ledger.conform(self.policy, now);
+        self.found.ended += before - self.ledger.sessions().count();
+        self.found.changed.extend(narrowed);
         self.found
     }
 }

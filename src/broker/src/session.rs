@@ -189,6 +189,14 @@ impl Sessions {
         self.by_user.get(&user).copied().unwrap_or_default()
     }
 
+    /// Takes kinds and time from a session.
+    pub fn narrow(&mut self, hash: &TokenHash, scope: Vec<u16>, ends: Now) {
+        let Some(session) = self.all.get_mut(hash) else { return };
+        self.by_end.remove(&(session.terms.ends.boot, *hash));
+        (session.terms.scope, session.terms.ends) = (scope, ends);
+        self.by_end.insert((ends.boot, *hash));
+    }
+
     /// Which sessions have to end for one more of this principal's: ended ones first, then the least recently used.
     /// `keep` and those it was narrowed from stay; `None` if there is no room to make.
     pub fn giving_way(

@@ -84,6 +84,9 @@ fn remember(policy: &Policy, file: File) -> Result<(Engine, Journal), String> {
     let open = Row::Open(open(policy, now));
     ledger.apply(&open);
     let mut journal = Journal::new(file, &found, &open);
+    for row in &found.changed {
+        journal.append(row);
+    }
     if !journal.is_whole() {
         log::error!("the journal cannot be written, so nothing is signed: free space where it lies");
     }

@@ -29,7 +29,8 @@ impl Life {
         let found = replay(&self.file, &self.policy, &mut ledger, now).expect("readable");
         self.engine = Engine::new(self.policy.clone(), ledger);
         self.write(&Row::Open(open(&self.policy, now)).line());
-        Found { size: 0, ..found }
+        found.changed.iter().for_each(|row| self.write(&row.line()));
+        Found { size: 0, changed: Vec::new(), ..found }
     }
 
     fn write(&mut self, text: &str) {
@@ -281,6 +282,64 @@ fn a_policy_that_became_narrower_holds_for_old_sessions() {
     assert!(life.sign(A, at(1), 1, Some(&wide)).is_err());
     assert_eq!(life.sign(A, at(1), 1111, Some(&gone)), Err("Invalid session token".into()));
     assert_eq!(life.sign(A, at(60), 7, Some(&wide)), Err("Session expired".into()));
+}
+
+/// Checked: with what `conform` changes not written to the journal, each of these comes back.
+#[test]
+fn what_a_narrower_policy_took_a_wider_one_does_not_give_back() {
+    let mut life = Life::begin(|_| {});
+    let wide = life.start(A, START, r#"{"scope":"1,7","ttl":3600}"#).expect("a session");
+    let child = life.start(A, START, &format!(r#"{{"session_token":"{wide}","scope":"1,7"}}"#)).expect("narrower");
+    let gone = life.start(A, START, r#"{"scope":"1111"}"#).expect("a session");
+    let before = life.policy.sockets[0].clone();
+    life.policy.sockets[0].kinds = Kinds::List(vec![7]);
+    life.policy.sockets[0].max_ttl = 60;
+    assert_eq!(life.restart(at(1)), Found { ended: 1, ..Found::default() });
+    life.policy.sockets[0] = before;
+    for second in 2..4 {
+        assert_eq!(life.restart(at(second)), Found::default());
+    }
+    for token in [&wide, &child] {
+        assert!(life.sign(A, at(5), 1, Some(token)).is_err_and(|e| e.contains("not in session scope [7]")));
+    }
+    life.sign(A, at(5), 7, Some(&wide)).expect("never taken");
+    assert_eq!(life.sign(A, at(5), 1111, Some(&gone)), Err("Invalid session token".into()));
+    assert_eq!(life.sign(A, at(60), 7, Some(&wide)), Err("Session expired".into()));
+}
+
+/// Checked: with no row for a session whose socket or account is gone, it comes back.
+#[test]
+fn a_socket_or_an_account_that_comes_back_brings_no_session_back() {
+    for account in [false, true] {
+        let mut life = Life::begin(|s| s.accounts = vec!["default".into(), "business".into()]);
+        let token = life.start(A, START, r#"{"account":"business"}"#).expect("a session");
+        let before = life.policy.clone();
+        if account {
+            life.policy.accounts.remove(0);
+        } else {
+            life.policy.sockets.remove(0);
+        }
+        assert_eq!(life.restart(at(1)).ended, 1);
+        life.policy = before;
+        assert_eq!(life.restart(at(2)), Found::default());
+        assert_eq!(life.sign(A, at(2), 1, Some(&token)), Err("Invalid session token".into()));
+    }
+}
+
+/// Checked: with latches left as they are in `conform`, kind 1 is signed again.
+#[test]
+fn a_first_session_that_was_narrowed_stays_so() {
+    let mut life = Life::begin(|s| s.start_sessions = StartSessions::Once);
+    life.start(A, START, r#"{"scope":"1,7"}"#).expect("the first");
+    let before = life.policy.sockets[0].clone();
+    life.policy.sockets[0].kinds = Kinds::List(vec![7]);
+    life.policy.sockets[0].max_ttl = 60;
+    life.restart(at(1));
+    life.policy.sockets[0] = before;
+    life.restart(at(2));
+    assert!(life.sign(A, at(2), 1, None).is_err_and(|e| e.contains("first session")));
+    assert!(life.start(A, at(2), r#"{"scope":"1"}"#).is_err_and(|e| e.contains("first session")));
+    assert!(life.start(A, at(60), r#"{"scope":"7"}"#).is_err_and(|e| e.contains("First session expired")));
 }
 
 /// What a hijacked broker may write, the next one must survive: an arithmetic overflow would end every broker after it.
