@@ -1,6 +1,7 @@
 //! Tests over real files and sockets, with what they share.
 
 mod alertlog;
+mod decisionlog;
 mod listeners;
 mod lockfile;
 mod record;
