@@ -1,0 +1,112 @@
+//! One request at a time: what a signature and the cheapest request take, and how that compares with the floor.
+
+use crate::client::{self, Client, PUBLIC_KEY, SIGN};
+use crate::floor::{self, Bench, Floor};
+use crate::options::Options;
+use crate::stats::{Micros, Times, median, table};
+use crate::subject::Subject;
+use std::path::Path;
+
+/// Requests of a run.
+const REQUESTS: usize = 1000;
+
+/// A way to ask.
+struct Case {
+    name: &'static str,
+    request: &'static str,
+    connects: bool,
+    floor: fn(&Floor) -> Micros,
+    /// What it is to be at most, in floors.
+    target: f64,
+    formula: &'static str,
+}
+
+const CASES: [Case; 4] = [
+    Case {
+        name: "sign, a connection each",
+        request: SIGN,
+        connects: true,
+        floor: Floor::sign_once,
+        target: 1.3,
+        formula: "connect + 2 ping-pongs + sign + verify",
+    },
+    Case {
+        name: "sign, connection open",
+        request: SIGN,
+        connects: false,
+        floor: Floor::sign_open,
+        target: 1.3,
+        formula: "line + 2 ping-pongs + sign + verify",
+    },
+    Case {
+        name: "get_public_key, a connection each",
+        request: PUBLIC_KEY,
+        connects: true,
+        floor: |floor| floor.connect,
+        target: 1.5,
+        formula: "connect",
+    },
+    Case {
+        name: "get_public_key, connection open",
+        request: PUBLIC_KEY,
+        connects: false,
+        floor: |floor| floor.echo,
+        target: 1.5,
+        formula: "line",
+    },
+];
+
+impl Case {
+    /// The median and the 99th percentile of one run.
+    fn run(&self, socket: &Path) -> [Micros; 2] {
+        let mut open = Client::connect(socket);
+        let ask = || if self.connects { client::once(socket, self.request) } else { open.ask(self.request) };
+        let times = timed(ask);
+        [50, 99].map(|share| times.percentile(share))
+    }
+}
+
+fn timed(mut deed: impl FnMut()) -> Times {
+    (0..REQUESTS / 10).for_each(|_| deed());
+    Times::of(REQUESTS, deed)
+}
+
+/// This part.
+pub fn print(options: &Options) {
+    let mut bench = Bench::start();
+    let subjects = Subject::all(options);
+    let mut floors = Vec::new();
+    let mut runs = vec![Vec::new(); subjects.len() * CASES.len()];
+    for _ in 0..options.runs {
+        // In turns, so that a machine that is slower for a while is so for all.
+        floors.push(bench.run());
+        for (i, subject) in subjects.iter().enumerate() {
+            for (j, case) in CASES.iter().enumerate() {
+                runs[i * CASES.len() + j].push(case.run(&subject.socket));
+            }
+        }
+    }
+    let floor = floor::medians(&floors);
+    floor::show(&floor, options.runs);
+    let mut rows = Vec::new();
+    for (i, subject) in subjects.iter().enumerate() {
+        for (j, case) in CASES.iter().enumerate() {
+            let of = &runs[i * CASES.len() + j];
+            let [half, most] = [0, 1].map(|k| median(of.iter().map(|run| run[k])));
+            let least = (case.floor)(&floor);
+            // Of the same run each, since the machine's speed changes.
+            let ratio = median(of.iter().zip(&floors).map(|(run, floor)| run[0] / (case.floor)(floor)));
+            rows.push(vec![
+                format!("{}: {}", subject.name, case.name),
+                format!("{half:.1}"),
+                format!("{most:.1}"),
+                format!("{least:.1}"),
+                format!("{ratio:.2}"),
+                format!("{:.1}", case.target),
+                case.formula.into(),
+            ]);
+        }
+    }
+    let title = format!("One request at a time (medians of {} runs of {REQUESTS})", options.runs);
+    table(&title, &["request", "median, µs", "p99, µs", "floor, µs", "ratio", "target", "floor is"], &rows);
+}
