@@ -1,7 +1,8 @@
 //! Where a key may come from, and where it may not.
 //!
 //! Checked, a test turns red: a file duplicated instead of opened again, or without the first one's position; a pipe copied before
-//! it is closed; two throw-away keys instead of one (green again where the public keys are not compared); the key-holder consuming.
+//! it is closed; two throw-away keys instead of one (green again where the public keys are not compared); the key-holder consuming; exit code 1 for
+//! want of a key.
 
 use crate::support::daemon::{DM, OPEN, Setup};
 use crate::support::{KEY_HEX, KEY_NSEC, PUBLIC_KEY, event, not_root, sys};
@@ -187,6 +188,26 @@ fn a_key_that_the_ecdh_holder_could_not_take_stays_in_the_keyring() {
     event::signed(&Setup::bare(Some(USER), &config).start().connect().sign(1, None), PUBLIC_KEY);
     keeper.kill().unwrap();
     keeper.wait().unwrap();
+}
+
+/// A service manager is told by the exit code not to try again and again: systemd/system/nsecd.service.
+#[test]
+fn a_start_for_want_of_a_key_has_an_exit_code_of_its_own() {
+    for source in ["credential:nsec", "keyring:nsecd-test-none", "fd:9"] {
+        let mut setup = Setup::bare(None, OPEN);
+        setup.command.args(["--key", source]);
+        let exit = setup.refused();
+        assert_eq!(exit.code, Some(6), "{source}: {}", exit.stderr);
+    }
+    // What is no key is none.
+    let setup = Setup::new(OPEN);
+    std::fs::remove_file(setup.dir.join("credentials/nsec")).unwrap();
+    let exit = setup.credential(b"no key").refused();
+    assert!(exit.code == Some(6) && exit.stderr.contains("no valid key"), "{:?} {}", exit.code, exit.stderr);
+    // Control: a key is not all that a start needs.
+    let setup = Setup::new(OPEN);
+    std::fs::write(setup.dir.join("admin"), "in the way").unwrap();
+    assert_eq!(setup.refused().code, Some(1));
 }
 
 #[test]

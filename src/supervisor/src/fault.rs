@@ -6,18 +6,31 @@ use std::fmt;
 ///
 /// Never holds anything an agent sent: the supervisor reads none of it.
 #[derive(Debug)]
-pub struct Fault(String);
+pub struct Fault {
+    text: String,
+    no_key: bool,
+}
 
 impl Fault {
     /// `what` is the whole line, without a full stop.
     pub fn new(what: impl Into<String>) -> Fault {
-        Fault(what.into())
+        Fault { text: what.into(), no_key: false }
+    }
+
+    /// The same, of a start that lacks a key: trying again does not bring it.
+    pub fn for_want_of_a_key(self) -> Fault {
+        Fault { no_key: true, ..self }
+    }
+
+    /// Whether a key is missing, or is none.
+    pub fn is_for_want_of_a_key(&self) -> bool {
+        self.no_key
     }
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
@@ -29,6 +42,6 @@ pub trait OrFault<T> {
 
 impl<T, E: fmt::Display> OrFault<T> for Result<T, E> {
     fn or_fault(self, what: impl FnOnce() -> String) -> Result<T, Fault> {
-        self.map_err(|e| Fault(format!("{}: {e}", what())))
+        self.map_err(|e| Fault::new(format!("{}: {e}", what())))
     }
 }

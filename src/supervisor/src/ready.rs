@@ -148,5 +148,6 @@ fn died(child: &Child, end: End) -> Fault {
         End::Code(70) => "a mandatory step of its confinement failed",
         _ => "see what it printed",
     };
-    Fault::new(format!("{} ended before it was ready ({end}): {advice}", child.name()))
+    let fault = Fault::new(format!("{} ended before it was ready ({end}): {advice}", child.name()));
+    if matches!(end, End::Code(65 | 66)) { fault.for_want_of_a_key() } else { fault }
 }

@@ -26,6 +26,9 @@ use crate::{banner, life, logging};
 
 /// Exit code: the command line or the configuration is wrong.
 const USAGE: u8 = 2;
+/// Exit code: there is no key where the configuration says, or what is there is none. Apart from other failures so that a
+/// service manager does not try again and again. systemd calls this one NOTCONFIGURED.
+const NO_KEY: u8 = 6;
 
 /// nsecd's main.
 pub fn main() -> ExitCode {
@@ -47,7 +50,7 @@ pub fn main() -> ExitCode {
         }
         Err(NotReady::Failed(why)) => {
             log::error!("{why}");
-            ExitCode::FAILURE
+            if why.is_for_want_of_a_key() { ExitCode::from(NO_KEY) } else { ExitCode::FAILURE }
         }
     }
 }
@@ -77,7 +80,8 @@ fn run(config: Box<Config>, environment: &Environment) -> Result<(), NotReady> {
     let boot_id = setup::boot_id()?;
     let credentials = environment.credentials_directory.as_deref();
     let mut source = |account| KeySource::open(account, credentials, &mut inherited);
-    let mut sources = config.accounts.iter().map(&mut source).collect::<Result<Vec<_>, Fault>>()?;
+    let sources = config.accounts.iter().map(&mut source).collect::<Result<Vec<_>, Fault>>();
+    let mut sources = sources.map_err(Fault::for_want_of_a_key)?;
     let consumable = config.accounts.iter().zip(&sources).filter(|(account, _)| account.consume);
     let serial = |source: &KeySource| if let KeySource::Keyring(serial) = source { Some(*serial) } else { None };
     let consumed: Vec<i32> = consumable.filter_map(|(_, source)| serial(source)).collect();
