@@ -1,7 +1,7 @@
 //! A16, A18, B12: what already lies at the socket's path survives, and the socket is never wider than configured.
 //!
 //! Checked: with `Own::clear` removing whatever it finds, and with `Own::make` binding before the mode is closed,
-//! tests of this file fail.
+//! tests of this file fail; without O_NOFOLLOW where there is no openat2(2), the one without that call.
 
 use crate::support::daemon::{OPEN, Setup};
 use crate::support::{Nsecd, missing, not_root};
@@ -62,6 +62,27 @@ fn a_link_on_the_way_to_the_socket_is_not_followed() {
     let exit = setup.refused();
     assert_ne!(exit.code, Some(0));
     assert_eq!(fs::read_dir(&real).unwrap().count(), 0, "{}", exit.stderr);
+}
+
+/// systemd's RestrictSUIDSGID= takes openat2(2) away.
+#[test]
+fn without_openat2_it_starts_and_follows_no_link_either() {
+    if not_root("tracing what is non-dumpable") || missing("strace", "--version") {
+        return;
+    }
+    drop(Setup::new(OPEN).without_call("openat2").start());
+    // On the way to the configuration, at its end, on the way to a file, at a file.
+    let linked = |name: &str, to: &str| {
+        let setup = Setup::new(OPEN).without_call("openat2");
+        let (from, to) = (setup.dir.join(name), setup.dir.join(to));
+        fs::rename(&from, &to).or_else(|_| fs::write(&to, "")).unwrap();
+        symlink(&to, &from).unwrap();
+        let exit = setup.refused();
+        assert!(exit.code != Some(0) && exit.stderr.contains("symbolic link"), "{name}: {}", exit.stderr);
+    };
+    linked("nsecd.toml", "real.toml");
+    linked("state", "real");
+    linked("state/journal", "state/real");
 }
 
 #[test]

@@ -188,6 +188,11 @@ impl Setup {
         self.straced(&[format!("--trace={calls}"), format!("--inject={calls}:signal=KILL:when={when}")])
     }
 
+    /// Runs it under strace, for which the kernel does not know this call.
+    pub fn without_call(self, call: &str) -> Setup {
+        self.straced(&[format!("--trace={call}"), format!("--inject={call}:error=ENOSYS")])
+    }
+
     fn straced(mut self, options: &[String]) -> Setup {
         let mut command = Command::new("strace");
         command.args(["--quiet=all", "--follow-forks", "-o"]).arg(self.dir.join("trace")).args(options);

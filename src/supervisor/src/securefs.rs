@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2};
 use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmod, fchmodat, fstat, fstatat, mkdirat};
 use nix::unistd::{fsync, getegid, geteuid};
 
@@ -220,17 +220,43 @@ fn single(name: &OsStr) -> Result<(), Fault> {
     }
 }
 
+/// Opens `path`, absolute, for reading, through no link: not in a directory above it, nor at its end (ELOOP).
+///
+/// # Errors
+/// open(2)'s. Who may write in a directory on the way is not looked at.
+pub fn open_through_no_link(path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
+    let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+    match openat2(AT_FDCWD, path, how) {
+        Err(Errno::ENOSYS) => step_by_step(path, flags),
+        result => result,
+    }
+}
+
+/// The same where there is no openat2(2): systemd's RestrictSUIDSGID= takes it away, since a filter cannot look into its structure.
+fn step_by_step(path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::EISDIR) };
+    let mut dir = open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    for part in parent.components().skip(1) {
+        let Component::Normal(name) = part else { return Err(Errno::EINVAL) };
+        let look = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        dir = openat(&dir, name, look, Mode::empty())?;
+    }
+    openat(&dir, name, flags | OFlag::O_NOFOLLOW, Mode::empty())
+}
+
+/// `name` is a single one: for that O_NOFOLLOW alone, where there is no openat2(2), is as good.
 fn open_in(dir: &OwnedFd, name: &OsStr, flags: OFlag, mode: u32) -> nix::Result<OwnedFd> {
     let mut flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     if !flags.contains(OFlag::O_PATH) {
         // openat2(2) refuses flags that mean nothing to O_PATH.
         flags |= OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     }
-    let how = OpenHow::new()
-        .flags(flags)
-        .mode(Mode::from_bits_truncate(mode))
-        .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_MAGICLINKS | ResolveFlag::RESOLVE_BENEATH);
-    openat2(dir, name, how)
+    let mode = Mode::from_bits_truncate(mode);
+    let resolve = ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_MAGICLINKS | ResolveFlag::RESOLVE_BENEATH;
+    match openat2(dir, name, OpenHow::new().flags(flags).mode(mode).resolve(resolve)) {
+        Err(Errno::ENOSYS) => openat(dir, name, flags, mode),
+        result => result,
+    }
 }
 
 fn walk(path: &Path, create: Option<u32>) -> Result<Dir, Fault> {

@@ -6,10 +6,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::OFlag;
 
 use super::error::Error;
 use super::secrets::shown;
+use crate::securefs::open_through_no_link;
 
 /// Largest config file in bytes.
 const MAX_SIZE: u64 = 1 << 20;
@@ -21,10 +22,8 @@ pub fn read(path: &Path, uid: u32) -> Result<String, Error> {
     let whole = std::path::absolute(path).map_err(|e| Error::new(format!("{name}: {e}")))?;
     check_parents(&whole, uid)?;
     // Not blocking: at a FIFO the open would wait for a writer.
-    let how = OpenHow::new()
-        .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOCTTY | OFlag::O_NONBLOCK)
-        .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
-    let fd = openat2(AT_FDCWD, &whole, how).map_err(|e| match e {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
+    let fd = open_through_no_link(&whole, flags).map_err(|e| match e {
         Errno::ELOOP => Error::new(format!("{name}: a symbolic link lies in the path; name the file itself")),
         e => Error::new(format!("{name}: cannot open: {}", e.desc())),
     })?;
