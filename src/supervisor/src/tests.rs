@@ -1,7 +1,6 @@
 //! Tests over real files and sockets, with what they share.
 
 mod alertlog;
-mod decisionlog;
 mod listeners;
 mod lockfile;
 mod record;
@@ -60,7 +59,7 @@ fn fifo(path: &Path) {
 fn root(claim: &str) -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {
-        println!("skipped: {claim} needs root");
+        println!("skipped, only root can try it: {claim}");
     }
     root
 }
