@@ -17,6 +17,8 @@ use std::os::unix::net::UnixStream;
 pub const HALF: usize = 2 << 20;
 /// In place of a call's number: wait until descriptor args[0] is ready for the epoll events args[1].
 const WAIT: u64 = u64::MAX;
+/// Places that the broker keeps for the operator.
+const ADMIN_CONNECTIONS: u64 = 16;
 /// A file of this name beside the program leaves it without a sandbox: the control.
 const UNLOCKED: &str = "unlocked";
 /// number(8) ‖ arguments(48) ‖ times(8) ‖ bytes in(8) ‖ bytes out(8); native byte order, both ends are one program.
@@ -60,7 +62,8 @@ fn puppet() -> ! {
     pipe.read_exact(&mut text).unwrap();
     let policy: Value = serde_json::from_slice(&text).unwrap();
     let highest = descriptors(&policy).into_iter().fold(4, i32::max);
-    confinement.connections = Some(policy["max_connections"].as_u64().unwrap() + highest as u64 + 16);
+    confinement.connections =
+        Some(policy["max_connections"].as_u64().unwrap() + ADMIN_CONNECTIONS + highest as u64 + 16);
     assert!(close_from(highest as u32 + 1));
     // SAFETY: takes a number.
     let epoll = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };

@@ -3,6 +3,7 @@
 // Each test binary uses its own part of this.
 #![allow(dead_code, unused_imports)]
 
+pub mod admin;
 pub mod cgroup;
 pub mod client;
 pub mod container;

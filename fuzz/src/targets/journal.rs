@@ -244,6 +244,8 @@ fn policy(choices: u8) -> Policy {
         ecdh_record: None,
         ecdh_fd: None,
         journal_fd: -1,
+        admin_fd: -1,
+        operator_uid: 0,
         boot_id: if bit(5) { "boot-2".into() } else { "boot-1".into() },
         syslog_fd: None,
         max_connections: 100,

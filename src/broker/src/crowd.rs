@@ -93,6 +93,12 @@ impl Crowd {
         group.idle.first().or(stalled).or(group.deaf(now)).map(|(_, id)| *id)
     }
 
+    /// The same where half a request gives way however new it is.
+    pub fn yielding_at_once(&self, who: Principal, now: u64) -> Option<u64> {
+        let group = self.groups.get(&who)?;
+        group.idle.first().or(group.partial.first()).or(group.deaf(now)).map(|(_, id)| *id)
+    }
+
     /// The connection that gives way when there are too many in all: of the principal that has most its oldest idle
     /// one, else its oldest half request, however new, else a reply that it does not take.
     pub fn yielding_of_all(&self, now: u64) -> Option<u64> {

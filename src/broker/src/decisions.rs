@@ -18,7 +18,7 @@ use nsecd_trail::line::{Head, origin};
 use crate::clock::Now;
 use crate::day::DAY;
 
-use crate::principal::Principal;
+use crate::principal::{ADMIN, Principal};
 use crate::row::Row;
 pub use end::Sized;
 use end::{End, end, ordinal};
@@ -31,6 +31,8 @@ const KEPT: usize = 64 * 1024;
 /// gives none sooner than a second after the last.
 const PAUSE: u64 = 10_000;
 const SHORT: u64 = 1_500;
+/// The admin socket's name.
+const OPERATOR: &str = "admin";
 /// Characters of a reason that a line has.
 const SHOWN: usize = 200;
 
@@ -102,6 +104,8 @@ pub struct DecisionLog {
     not_before: u64,
     lost: u64,
     floods: Vec<Flood>,
+    /// The admin socket's.
+    operators: Flood,
     sockets: Vec<String>,
     accounts: Vec<(String, String)>,
     /// One for each account, then the ECDH holder's, if there is one.
@@ -135,6 +139,7 @@ impl DecisionLog {
             not_before: 0,
             lost: 0,
             floods: policy.sockets.iter().map(|_| Flood::default()).collect(),
+            operators: Flood::default(),
             sockets: policy.sockets.iter().map(|s| s.path.clone()).collect(),
             accounts: policy.accounts.iter().map(|a| (a.name.clone(), a.public_key.clone())).collect(),
             records: records(policy),
@@ -213,7 +218,9 @@ impl DecisionLog {
         let Decision { socket, who, method, session, account, kind, rule, why, urgent } = decision;
         self.end_span(socket, now, false);
         let rule_or_done = rule.unwrap_or("done");
-        let Some(flood) = self.floods.get_mut(socket) else { return };
+        let operator = socket == usize::from(ADMIN);
+        let flood = if operator { Some(&mut self.operators) } else { self.floods.get_mut(socket) };
+        let Some(flood) = flood else { return };
         if !flood.admits(urgent) {
             return flood.count(who, method, rule_or_done);
         }
@@ -255,7 +262,7 @@ impl DecisionLog {
 
     /// Ends spans that are over, and says what was lost. To be called now and then.
     pub fn sweep(&mut self, now: Now) {
-        for socket in 0..self.floods.len() {
+        for socket in (0..self.floods.len()).chain([usize::from(ADMIN)]) {
             self.end_span(socket, now, false);
         }
         if self.lost > 0 && self.is_whole() {
@@ -267,7 +274,7 @@ impl DecisionLog {
 
     /// The broker ends: what has been counted is said now.
     pub fn close(&mut self, now: Now) {
-        for socket in 0..self.floods.len() {
+        for socket in (0..self.floods.len()).chain([usize::from(ADMIN)]) {
             self.end_span(socket, now, true);
         }
         self.is_whole();
@@ -315,21 +322,29 @@ impl DecisionLog {
     }
 
     fn end_span(&mut self, socket: usize, now: Now, at_once: bool) {
-        let Some((since_ms, counts)) = self.floods.get_mut(socket).and_then(|flood| flood.end(now, at_once)) else {
-            return;
-        };
-        let socket = self.sockets[socket].clone();
+        let operator = socket == usize::from(ADMIN);
+        let flood = if operator { Some(&mut self.operators) } else { self.floods.get_mut(socket) };
+        let Some((since_ms, counts)) = flood.and_then(|flood| flood.end(now, at_once)) else { return };
+        let socket = self.path(socket);
         self.push_or_lose(now, Entry::More(entry::More { socket, since_ms, counts }));
     }
 
     fn asked(&self, socket: usize, who: Option<Principal>, method: &str, session: Option<String>) -> Asked {
         Asked {
             method: method.to_owned(),
-            socket: self.sockets.get(socket).cloned().unwrap_or_default(),
+            socket: self.path(socket),
             uid: who.map(|who| who.uid),
             cgroup: who.and_then(|who| who.cgroup),
             session,
         }
+    }
+
+    /// What a socket is called in the log.
+    fn path(&self, socket: usize) -> String {
+        if socket == usize::from(ADMIN) {
+            return OPERATOR.to_owned();
+        }
+        self.sockets.get(socket).cloned().unwrap_or_default()
     }
 
     fn push_or_lose(&mut self, now: Now, entry: Entry) {

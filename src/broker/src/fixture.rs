@@ -70,6 +70,8 @@ pub fn policy_with(change: impl FnOnce(&mut Socket)) -> Policy {
         ecdh_record: Some(record("default.ecdh")),
         ecdh_fd: None,
         journal_fd: -1,
+        admin_fd: -1,
+        operator_uid: 1000,
         boot_id: "boot-1".into(),
         syslog_fd: None,
         max_connections: 100,

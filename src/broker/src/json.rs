@@ -63,6 +63,11 @@ impl Object {
         self.0.extend(value.map(|value| (key.to_owned(), value)));
     }
 
+    /// The name of a member that is left.
+    pub fn first(&self) -> Option<&str> {
+        self.0.first().map(|(key, _)| key.as_str())
+    }
+
     /// A key that occurs twice. Sorting keeps this at n log n for an object of many keys.
     fn duplicate(&self) -> Option<&str> {
         let mut keys: Vec<&str> = self.0.iter().map(|(key, _)| key.as_str()).collect();

@@ -9,6 +9,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod admin;
 pub mod agreement;
 pub mod alert;
 pub mod budgets;

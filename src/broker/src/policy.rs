@@ -19,6 +19,7 @@ use crate::row::{Drawing, Row, Spending, Use};
 use crate::rules::{self, Broken};
 use crate::session::{Denial, TokenHash};
 
+mod operator;
 mod sessions;
 
 /// The gate takes no longer event: bytes of its canonical form.

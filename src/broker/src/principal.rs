@@ -32,6 +32,9 @@ pub struct Principal {
     pub cgroup: Option<u64>,
 }
 
+/// In place of a socket's index: the admin socket. Who connects there is the operator, and no principal of any agent socket.
+pub const ADMIN: u16 = u16::MAX;
+
 /// All principals of one uid on one socket: (socket, uid).
 pub type User = (u16, u32);
 
@@ -59,6 +62,24 @@ impl Principal {
         let uid = getsockopt(fd, PeerCredentials)?.uid();
         let cgroup = if with_cgroup { Some(sys::peer_cgroup(fd)?) } else { None };
         Ok(Principal { socket, uid, cgroup })
+    }
+
+    /// Who is at the other end of `fd`, which the admin socket accepted.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn operator(fd: &OwnedFd) -> nix::Result<Principal> {
+        Ok(Principal { socket: ADMIN, uid: getsockopt(fd, PeerCredentials)?.uid(), cgroup: None })
+    }
+
+    /// Whether the connection came over the admin socket.
+    pub fn is_operator(self) -> bool {
+        self.socket == ADMIN
+    }
+
+    /// Whether this peer may use the admin socket: root, and the user that nsecd runs as, if that is somebody.
+    pub fn may_administer(self, own: u32) -> bool {
+        self.uid == 0 || self.uid == own && own != UNMAPPED
     }
 
     /// The socket and the uid, whatever the cgroup: a uid may be able to make itself new ones.
@@ -96,6 +117,18 @@ impl fmt::Display for Principal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Checked: with `own != UNMAPPED` taken out this fails.
+    #[test]
+    fn only_root_and_nsecds_own_user_are_the_operator() {
+        let of = |uid| Principal { socket: ADMIN, uid, cgroup: None };
+        for (peer, own, may) in
+            [(0, 0, true), (0, 1000, true), (1000, 1000, true), (1000, 0, false), (1001, 1000, false)]
+        {
+            assert_eq!(of(peer).may_administer(own), may, "{peer} of {own}");
+        }
+        assert!(!of(UNMAPPED).may_administer(UNMAPPED), "anybody of another user namespace");
+    }
 
     #[test]
     fn an_unmapped_peer_is_refused_even_where_it_is_listed() {

@@ -4,6 +4,7 @@
 //! gate; every wait is an entry in epoll, in the queues or in the table of due times.
 
 mod accept;
+mod admin;
 mod agreements;
 mod decided;
 mod errands;
@@ -32,6 +33,8 @@ use crate::queue::Queues;
 use crate::reply::{Code, Error};
 use crate::stalled::{Room, Stalled};
 use crate::trying::Trying;
+pub use admin::CONNECTIONS as ADMIN_CONNECTIONS;
+use admin::Desk;
 use agreements::Waiting;
 use errands::Trip;
 
@@ -64,7 +67,11 @@ const GATE: u64 = 2 << 56;
 const CONTROL: u64 = 3 << 56;
 const POLICY: u64 = 4 << 56;
 const ECDH: u64 = 5 << 56;
+const ADMIN: u64 = 6 << 56;
 const CLASS: u64 = 0xff << 56;
+
+/// Events of agents' that are served before it is looked whether the operator wants something.
+const BEFORE_OPERATOR: usize = 32;
 
 /// The end of the broker, in an operator's words; empty for the end that was asked for.
 pub type End = String;
@@ -102,6 +109,8 @@ enum Then {
         /// What the reply has of the event before its id and signature.
         unsigned: String,
     },
+    /// The reply to the operator's own sign_event; what that has of the event, as above.
+    Operators { unsigned: String },
     /// The next step of wrap_dm.
     Seal(Box<(Trip, Errand)>),
 }
@@ -115,6 +124,8 @@ pub struct Server<C: Clock> {
     journal: Journal,
     decisions: DecisionLog,
     listeners: Vec<OwnedFd>,
+    /// The admin socket, its connections and what they may take.
+    desk: Desk,
     alerts: Vec<AlertLog>,
     gates: Vec<Gate<Job>>,
     /// To the ECDH holder, if there is one.
@@ -157,6 +168,10 @@ pub struct Server<C: Clock> {
 pub struct Files {
     /// Made before the lock, which allows no other.
     pub epoll: Epoll,
+    /// For the admin socket alone.
+    pub admin_epoll: Epoll,
+    /// The admin socket.
+    pub admin: OwnedFd,
     /// To the supervisor.
     pub control: OwnedFd,
     /// The policy pipe; its end is the supervisor's.
@@ -205,6 +220,8 @@ impl<C: Clock> Server<C> {
         }
         epoll.add(&files.control, readable(CONTROL, 0))?;
         epoll.add(&files.policy, readable(POLICY, 0))?;
+        epoll.add(&files.admin_epoll.0, readable(ADMIN, 0))?;
+        let desk = Desk::new(files.admin_epoll, files.admin)?;
         // The pipe is only ever watched for its end; the policy has been read from it.
         std::mem::forget(files.policy);
         let parked = policy.sockets.iter().map(|_| None).collect();
@@ -215,6 +232,7 @@ impl<C: Clock> Server<C> {
             journal: kept.journal,
             decisions: kept.decisions,
             listeners: files.listeners,
+            desk,
             alerts: files.alerts,
             gates: files.gates.into_iter().map(Gate::new).collect(),
             agreements: files.ecdh.map(Agreements::new),
@@ -259,7 +277,10 @@ impl<C: Clock> Server<C> {
             };
             self.eaten.clear();
             self.unpark();
-            for event in &events[..ready] {
+            for (n, event) in events[..ready].iter().enumerate() {
+                if n % BEFORE_OPERATOR == 0 {
+                    self.serve_operator();
+                }
                 if let Err(end) = self.handle(event.data(), event.events()) {
                     return end;
                 }
@@ -296,6 +317,8 @@ impl<C: Clock> Server<C> {
             ECDH => self.agreements_ready()?,
             CONTROL => self.control_ready()?,
             POLICY => return Err("the supervisor is gone".to_owned()),
+            // It has its own turns.
+            ADMIN => {}
             _ => self.client_ready(data, events),
         }
         Ok(())
@@ -315,7 +338,8 @@ impl<C: Clock> Server<C> {
                     self.close(id);
                 } else if gone && let Some(client) = self.clients.get_mut(&id) {
                     // Gate or ECDH holder has it: its place stays taken until then, or the gone would be without number.
-                    let _ = self.epoll.delete(&client.connection);
+                    let epoll = if who.is_operator() { &self.desk.epoll } else { &self.epoll };
+                    let _ = epoll.delete(&client.connection);
                     client.interest = None;
                 }
                 return;
@@ -423,7 +447,11 @@ impl<C: Clock> Server<C> {
         let Some(client) = self.clients.get_mut(&id) else { return };
         let connection = &client.connection;
         let who = connection.who;
-        let (charged, within) = self.crowd.charge(who, client.charged, connection.weight());
+        let (crowd, epoll) = match who.is_operator() {
+            true => (&mut self.desk.crowd, &self.desk.epoll),
+            false => (&mut self.crowd, &self.epoll),
+        };
+        let (charged, within) = crowd.charge(who, client.charged, connection.weight());
         client.charged = charged;
         let stand = match connection.state {
             State::Reading if connection.is_idle() => Stand::Idle(connection.heard),
@@ -433,7 +461,7 @@ impl<C: Clock> Server<C> {
             State::Replying => Stand::Unread(connection.heard),
             _ => Stand::Busy,
         };
-        self.crowd.stand(id, who, client.stand, stand);
+        crowd.stand(id, who, client.stand, stand);
         client.stand = stand;
         let (wanted, due) = match connection.state {
             State::Reading => {
@@ -452,10 +480,10 @@ impl<C: Clock> Server<C> {
         let event = EpollEvent::new(wanted, id);
         let done = match client.interest {
             Some(interest) if interest == wanted => Ok(()),
-            Some(_) => self.epoll.modify(connection, &mut { event }),
+            Some(_) => epoll.modify(connection, &mut { event }),
             // Taken out for its hang-up: back only to find out that the reply cannot be sent.
             None if wanted.is_empty() => Ok(()),
-            None => self.epoll.add(connection, event),
+            None => epoll.add(connection, event),
         };
         client.interest = if client.interest.is_none() && wanted.is_empty() { None } else { Some(wanted) };
         let partial = matches!(connection.state, State::Reading);
@@ -489,11 +517,15 @@ impl<C: Clock> Server<C> {
         if let Some(due) = client.due {
             self.due.remove(&(due, id));
         }
-        self.crowd.leave(id, who, client.stand, client.charged);
+        let crowd = if who.is_operator() { &mut self.desk.crowd } else { &mut self.crowd };
+        crowd.leave(id, who, client.stand, client.charged);
         if matches!(client.connection.state, State::Waiting { .. }) {
             self.queues.leave(who, id);
         }
         drop(client);
+        if who.is_operator() {
+            return self.resume_operators();
+        }
         if !self.accepting && self.draining.is_none() {
             self.resume_accepting();
         }

@@ -18,7 +18,7 @@ use crate::ledger::Ledger;
 use crate::policy::Engine;
 use crate::replay::{Found, open, replay};
 use crate::row::Row;
-use crate::server::{Files, Kept, Server};
+use crate::server::{ADMIN_CONNECTIONS, Files, Kept, Server};
 use crate::{operator_log, principal, sys};
 
 const CONTROL: i32 = 3;
@@ -34,7 +34,7 @@ pub fn main() -> ! {
     let policy = read_policy().unwrap_or_else(|e| fail(args::USAGE, format!("the policy: {e}")));
     // Connections, and room for everything that the policy names.
     let highest = highest_fd(&policy);
-    confinement.connections = Some(policy.max_connections as u64 + highest as u64 + 16);
+    confinement.connections = Some(descriptors(&policy, highest));
     if !close_from(highest as u32 + 1) {
         fail(args::NOT_LOCKED, format!("close_range: {}", std::io::Error::last_os_error()));
     }
@@ -131,6 +131,11 @@ fn read_policy() -> Result<Policy, String> {
     serde_json::from_slice(&json).map_err(|e| e.to_string())
 }
 
+/// Descriptors that the broker may have: agents cannot take the operator's.
+fn descriptors(policy: &Policy, highest: i32) -> u64 {
+    (policy.max_connections + ADMIN_CONNECTIONS) as u64 + highest as u64 + 16
+}
+
 fn highest_fd(policy: &Policy) -> i32 {
     let sockets = policy.sockets.iter().flat_map(|s| [s.listener_fd, s.alert_fd]);
     let gates = policy.accounts.iter().map(|a| a.gate_fd);
@@ -138,7 +143,7 @@ fn highest_fd(policy: &Policy) -> i32 {
         .chain(gates)
         .chain(policy.syslog_fd)
         .chain(policy.ecdh_fd)
-        .chain([policy.journal_fd, policy.decisions_fd])
+        .chain([policy.journal_fd, policy.decisions_fd, policy.admin_fd])
         .chain(policy.decisions_previous_fd)
         .fold(POLICY, i32::max)
 }
@@ -155,6 +160,8 @@ fn take_files(policy: &Policy) -> nix::Result<Files> {
         |s: &nsecd_policy::Socket| AlertLog::new(File::from(sys::take(s.alert_fd)), s.alert_size, policy.log_size);
     Ok(Files {
         epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+        admin_epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+        admin: sys::take(policy.admin_fd),
         control: sys::take(CONTROL),
         policy: sys::take(POLICY),
         listeners: all(policy.sockets.iter().map(|s| s.listener_fd).collect()),

@@ -36,6 +36,10 @@ pub struct Policy {
     pub ecdh_fd: Option<i32>,
     /// The journal, opened for reading and appending.
     pub journal_fd: i32,
+    /// The admin socket: a listening, non-blocking Unix stream socket, which is the operator's.
+    pub admin_fd: i32,
+    /// The uid that nsecd runs as: beside root the only one that may use the admin socket.
+    pub operator_uid: u32,
     /// This boot's random id (proc_sys_kernel(5)).
     pub boot_id: String,
     /// Connected, non-blocking datagram socket to syslog; `None`: operators' lines go to stderr only.
@@ -211,6 +215,8 @@ pub enum StartSessions {
     /// Any principal, and its first session holds it from then on: no later session, and no request without a token,
     /// goes beyond the first one's kinds, account and end.
     Once,
+    /// The operator only, over the admin socket.
+    Admin,
 }
 
 /// Who owns a session.

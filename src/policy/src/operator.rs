@@ -11,6 +11,8 @@ pub const REQUEST: usize = 4 + NAME;
 pub const REPLY: usize = 16 + NAME;
 /// Name of the control socket in the admin directory.
 pub const SOCKET: &str = "control.sock";
+/// Name of the admin socket there, over which the broker is asked in JSON.
+pub const ADMIN_SOCKET: &str = "admin.sock";
 /// Of these frames. A supervisor answers every other one with [`Status::Malformed`] and its own.
 const VERSION: u8 = 1;
 

@@ -72,18 +72,7 @@ impl ControlSocket {
     /// # Errors
     /// The directory is another's, or open to others; as [`Listener::bind`].
     pub fn open(admin: &Path) -> Result<ControlSocket, Fault> {
-        let dir = Dir::open_or_create(admin, 0o700)?;
-        let stat = fstat(&dir).or_fault(|| format!("looking at {}", admin.display()))?;
-        if stat.st_uid != geteuid().as_raw() || stat.st_mode & 0o077 != 0 {
-            return Err(Fault::new(format!(
-                "the admin directory {0} (uid {1}, mode {2:04o}) must be of the user that nsecd runs as and closed to all others: chmod 0700 {0}, or use another --admin-dir",
-                admin.display(),
-                stat.st_uid,
-                stat.st_mode & 0o7777
-            )));
-        }
-        let access = Access { mode: 0o600, owner: None, group: None };
-        let listener = Listener::bind_or_advise(&admin.join(SOCKET), access, "--admin-dir")?;
+        let listener = bind(admin, SOCKET)?;
         Ok(ControlSocket { listener, connections: Vec::new(), next: 0, paused: None, told: None })
     }
 
@@ -181,6 +170,25 @@ impl Connection {
         asked.push(Asked { connection: self.id, uid: self.uid, request });
         true
     }
+}
+
+/// Binds the operator's socket `name` in the admin directory, which is opened, or made.
+///
+/// # Errors
+/// The directory is another's, or open to others; as [`Listener::bind`].
+pub fn bind(admin: &Path, name: &str) -> Result<Listener, Fault> {
+    let dir = Dir::open_or_create(admin, 0o700)?;
+    let stat = fstat(&dir).or_fault(|| format!("looking at {}", admin.display()))?;
+    if stat.st_uid != geteuid().as_raw() || stat.st_mode & 0o077 != 0 {
+        return Err(Fault::new(format!(
+            "the admin directory {0} (uid {1}, mode {2:04o}) must be of the user that nsecd runs as and closed to all others: chmod 0700 {0}, or use another --admin-dir",
+            admin.display(),
+            stat.st_uid,
+            stat.st_mode & 0o7777
+        )));
+    }
+    let access = Access { mode: 0o600, owner: None, group: None };
+    Listener::bind_or_advise(&admin.join(name), access, "--admin-dir")
 }
 
 /// Whether a peer of this uid is the operator.

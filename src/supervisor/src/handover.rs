@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
+use nix::unistd::geteuid;
 use nsecd_policy::{self as handed, Account, Policy, Socket};
 
 use crate::config::Ceiling;
@@ -33,6 +34,7 @@ pub fn policy<'a>(setup: &'a Setup, files: &Files<'a>) -> (Vec<BorrowedFd<'a>>, 
     give(files.control);
     give(files.policy);
     let syslog_fd = files.syslog.map(&mut give);
+    let admin_fd = give(setup.admin.fd.as_fd());
     let listeners: Vec<i32> = setup.listeners.iter().map(|l| give(l.fd.as_fd())).collect();
     let alerts: Vec<i32> = setup.alert_logs.iter().map(|l| give(l.file().as_fd())).collect();
     let journal_fd = give(setup.journal.file().as_fd());
@@ -97,6 +99,8 @@ pub fn policy<'a>(setup: &'a Setup, files: &Files<'a>) -> (Vec<BorrowedFd<'a>>, 
         ecdh_record: setup.ecdh_record.as_ref().map(seen),
         ecdh_fd,
         journal_fd,
+        admin_fd,
+        operator_uid: geteuid().as_raw(),
         boot_id: setup.boot_id.clone(),
         syslog_fd,
         max_connections: capacity.total,

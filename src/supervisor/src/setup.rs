@@ -41,8 +41,10 @@ pub struct Setup {
     pub ecdh: Option<Holder>,
     /// One for each configured socket.
     pub listeners: Vec<Listener>,
-    /// The operator's.
+    /// The operator's, to the supervisor.
     pub control: ControlSocket,
+    /// The operator's, to the broker.
+    pub admin: Listener,
     /// One for each configured socket.
     pub alert_logs: Vec<AlertLog>,
     /// One for each account, written by its gate.

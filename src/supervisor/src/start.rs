@@ -3,10 +3,11 @@
 use std::process::ExitCode;
 
 use nix::unistd::{User, getegid, geteuid};
+use nsecd_policy::operator::ADMIN_SOCKET;
 
 use crate::activation::Given;
 use crate::config::{self, Command, Config, Ids, Source};
-use crate::control::ControlSocket;
+use crate::control::{self, ControlSocket};
 use crate::decisionlog::DecisionLog;
 use crate::environment::Environment;
 use crate::fault::Fault;
@@ -70,6 +71,7 @@ fn run(config: Box<Config>, environment: &Environment) -> Result<(), NotReady> {
     let state = State::open(&config.state.dir, config.ephemeral)?;
     let listeners = setup::listeners(&config, &given, &mut inherited)?;
     let control = ControlSocket::open(&config.admin_dir)?;
+    let admin = control::bind(&config.admin_dir, ADMIN_SOCKET)?;
     let alert_logs = setup::alert_logs(&config)?;
     let records = setup::records(&config, &state, &ids)?;
     let ecdh_record = setup::ecdh_record(&config, &state, &ids)?;
@@ -108,6 +110,7 @@ fn run(config: Box<Config>, environment: &Environment) -> Result<(), NotReady> {
         ecdh,
         listeners,
         control,
+        admin,
         alert_logs,
         records,
         freezes,

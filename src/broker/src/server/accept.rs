@@ -176,6 +176,7 @@ impl<C: Clock> Server<C> {
     pub(super) fn drain(&mut self) {
         let now = self.clock.now();
         self.stop_accepting();
+        self.stop_operators();
         self.draining = Some(now.boot + super::DRAIN);
         self.eaten.clear();
         let all: Vec<u64> = self.clients.keys().copied().collect();

@@ -3,10 +3,11 @@
 use nsecd_policy::control::Control;
 
 use super::Server;
+use crate::admin::Order;
 use crate::clock::{Clock, Now};
 use crate::decisions::{Decision, Noted, Wanted};
 use crate::policy::{Answer, Refusal};
-use crate::principal::Principal;
+use crate::principal::{ADMIN, Principal};
 use crate::reply::{Code, Error};
 use crate::request::{Call, Method};
 
@@ -68,6 +69,26 @@ impl<C: Clock> Server<C> {
             rule: answer.alert.as_ref().map(|_| "foreign_session"),
             why: answer.alert.as_deref().unwrap_or(&answer.line),
             urgent: answer.alert.is_some(),
+        };
+        self.decisions.decided(decision, now);
+    }
+
+    /// An order of the operator's that was refused.
+    pub(super) fn note_order_refused(&mut self, id: u64, order: &Order, error: &Error, now: Now) {
+        let kind = match order {
+            Order::SignEvent { draft, .. } => Some(draft.kind),
+            _ => None,
+        };
+        let decision = Decision {
+            socket: usize::from(ADMIN),
+            who: self.clients.get(&id).map(|c| c.connection.who),
+            method: order.name(),
+            session: None,
+            account: order.account(),
+            kind,
+            rule: Some(error.code.word()),
+            why: &error.text,
+            urgent: false,
         };
         self.decisions.decided(decision, now);
     }

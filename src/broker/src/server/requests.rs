@@ -2,6 +2,7 @@
 
 use super::decided::not_logged;
 use super::{Job, Server, Then};
+use crate::admin;
 use crate::alert::{Alert, Rank};
 use crate::clock::{Clock, Now};
 use crate::connection::{Connection, State};
@@ -45,6 +46,15 @@ impl<C: Clock> Server<C> {
                 }
                 Next::Request { text, keep_open } => {
                     *self.eaten.entry(connection.who).or_default() += 3 * text.len();
+                    if connection.who.is_operator() {
+                        let order = admin::parse(text);
+                        connection.last = !keep_open;
+                        match order {
+                            Ok(order) => self.obey(id, order),
+                            Err(error) => self.refuse(id, error, false),
+                        }
+                        return true;
+                    }
                     let call = request::parse(text);
                     connection.last = !keep_open;
                     match call {
@@ -62,8 +72,7 @@ impl<C: Clock> Server<C> {
     }
 
     fn broken(&mut self, id: u64, fault: Fault, keep_open: bool) {
-        let max =
-            self.clients.get(&id).map_or(0, |c| self.policy.sockets[usize::from(c.connection.who.socket)].max_request);
+        let max = self.clients.get(&id).map_or(0, |c| self.max_request(c.connection.who));
         let error = match fault {
             Fault::NotAnObject(first) => {
                 let text = format!("Parse error: a JSON object expected, found {:?}", char::from(first));
@@ -234,7 +243,8 @@ impl<C: Clock> Server<C> {
     pub(super) fn afford(&mut self, id: u64, weight: usize) -> bool {
         let Some(client) = self.clients.get_mut(&id) else { return false };
         let who = client.connection.who;
-        let (charged, within) = self.crowd.charge(who, client.charged, client.connection.weight() + weight);
+        let crowd = if who.is_operator() { &mut self.desk.crowd } else { &mut self.crowd };
+        let (charged, within) = crowd.charge(who, client.charged, client.connection.weight() + weight);
         client.charged = charged;
         within
     }
@@ -285,8 +295,14 @@ impl<C: Clock> Server<C> {
         let Answer { job, id, status, code, signature } = answer;
         self.decisions.outcome(job.noted, code, now);
         let outcome = self.outcome(status, &job, now).map(|()| (id, signature));
+        let outcome =
+            if job.who.is_operator() { outcome.map_err(|error| self.advised(error, status, &job)) } else { outcome };
         match (job.then, outcome) {
             (Then::Seal(errand), outcome) => self.sealed(*errand, outcome, now),
+            (Then::Operators { unsigned }, Ok(_)) => {
+                self.answer(job.client, &reply::signed(&unsigned, &id, &signature))
+            }
+            (Then::Operators { .. }, Err(error)) => self.answer(job.client, &error.line()),
             (Then::Event { unsigned, .. }, Ok(_)) => {
                 self.note_served();
                 self.answer(job.client, &reply::signed(&unsigned, &id, &signature));

@@ -76,11 +76,14 @@ impl Bench {
         policy.ecdh_fd = Some(-1);
         (policy.max_connections, policy.max_connections_per_principal) = (1000, 1000);
         let ((control, supervisor), (end, pipe), (gate, broker)) = (pair(), pair(), pair());
+        let (admin, _) = pair();
         let alerts = AlertLog::new(File::options().write(true).open("/dev/null").expect("it exists"), 0, 1 << 20);
         let flags = SockFlag::SOCK_NONBLOCK;
         let (ecdh, holder) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).expect("a pair");
         let files = Files {
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).expect("epoll"),
+            admin_epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).expect("epoll"),
+            admin: admin.into(),
             control: control.into(),
             policy: end.into(),
             listeners: Vec::new(),
