@@ -11,7 +11,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The roles in the order of their start; the ECDH holder runs where a socket offers encryption, as with [`DM`].
@@ -314,14 +314,22 @@ impl Nsecd {
     }
 
     /// Ends the supervisor by `signal`, and gives back what it was started with: the same directory, socket, configuration.
-    pub fn stopped(mut self, signal: Signal) -> Setup {
+    pub fn stopped(self, signal: Signal) -> Setup {
         self.signal(signal);
+        let (setup, status) = self.ended();
+        let stderr = fs::read_to_string(setup.dir.join("stderr")).unwrap_or_default();
+        assert!(signal == Signal::SIGKILL || status.success(), "{status}:\n{stderr}");
+        setup
+    }
+
+    /// Waits until the supervisor has ended, for whatever reason; what it was started with, and how it ended.
+    pub fn ended(mut self) -> (Setup, ExitStatus) {
         assert!(!sys::wait_any(&[self.ended.as_fd()]).is_empty(), "nsecd does not end:\n{}", self.stderr());
         let status = self.child.wait().unwrap();
         self.reap();
-        assert!(signal == Signal::SIGKILL || status.success(), "{status}:\n{}", self.stderr());
         let (command, uid) = self.started_by.take().unwrap();
-        Setup { dir: std::mem::replace(&mut self.dir, Dir::new(None)), uid, command, socket: self.socket.clone() }
+        let dir = std::mem::replace(&mut self.dir, Dir::new(None));
+        (Setup { dir, uid, command, socket: self.socket.clone() }, status)
     }
 
     /// Ends it by `signal` and starts it again.

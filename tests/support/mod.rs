@@ -16,6 +16,7 @@ pub mod event;
 pub mod fault;
 pub mod filters;
 pub mod freeze;
+pub mod held;
 pub mod node;
 pub mod probe;
 pub mod process;

@@ -43,8 +43,16 @@ pub fn kill(pidfd: &OwnedFd) {
 
 /// Waits until one of the descriptors is readable or hung up; the indices that are.
 pub fn wait_any(fds: &[BorrowedFd]) -> Vec<usize> {
+    poll_for(fds, PollTimeout::try_from(PATIENCE).unwrap())
+}
+
+/// The indices of those that are readable or hung up now.
+pub fn ready(fds: &[BorrowedFd]) -> Vec<usize> {
+    poll_for(fds, PollTimeout::ZERO)
+}
+
+fn poll_for(fds: &[BorrowedFd], timeout: PollTimeout) -> Vec<usize> {
     let mut polled: Vec<_> = fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
-    let timeout = PollTimeout::try_from(PATIENCE).unwrap();
     poll(&mut polled, timeout).unwrap();
     let ready = |p: &PollFd| p.revents().is_some_and(|r| !r.is_empty());
     polled.iter().enumerate().filter(|(_, p)| ready(p)).map(|(i, _)| i).collect()
