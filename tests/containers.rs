@@ -9,6 +9,9 @@
 
 mod support;
 
+#[path = "containers/restarts.rs"]
+mod restarts;
+
 use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;

@@ -79,11 +79,8 @@ impl Podman {
         }
         dir.subdir("shared", 0o755, None);
         let nsecctl = Path::new(env!("CARGO_BIN_EXE_nsecctl"));
-        let ldd = Command::new("ldd").args([Path::new("/bin/sh"), nsecctl]).output().unwrap();
-        let listed = String::from_utf8(ldd.stdout).unwrap();
-        // `libc.so.6 => /lib/… (0x…)`, and the loader without an arrow; `/bin/sh:` is a heading.
-        let libraries = listed.split_whitespace().filter(|word| word.starts_with('/') && !word.ends_with(':'));
-        let files: BTreeSet<_> = libraries.chain(["/bin/sh"]).collect();
+        let mut files = libraries(&[Path::new("/bin/sh"), nsecctl]);
+        files.insert("/bin/sh".into());
         run(Command::new("cp").args(["-L", "--parents", "-t"]).arg(&root).args(files));
         run(Command::new("cp").arg(nsecctl).arg(root.join("bin")));
         Podman { dir, cgroup, count: Cell::new(0) }
@@ -102,6 +99,11 @@ impl Podman {
 
     /// An agent in a new container of this name; the host's `socket` is mounted into it.
     pub fn container(&self, name: &str, socket: &Path) -> Agent<'_> {
+        self.container_with(name, socket, &[])
+    }
+
+    /// The same with files and directories of the host's, for reading, each at a path in the container.
+    pub fn container_with(&self, name: &str, socket: &Path, more: &[(PathBuf, PathBuf)]) -> Agent<'_> {
         let number = self.count.get();
         let monitor = self.dir.join(&format!("monitor-{number}"));
         let volume = |from: &Path, to: &str| format!("{}:{to}", from.display());
@@ -115,6 +117,7 @@ impl Podman {
             .arg("--conmon-pidfile")
             .arg(&monitor)
             .args(["--volume", &volume(socket, SOCKET), "--volume", &volume(&self.shared(), SHARED)])
+            .args(more.iter().flat_map(|(from, to)| ["--volume".into(), volume(from, &format!("{}:ro", to.display()))]))
             .args(["--env", &format!("NOSTR_SIGNER_SOCKET={SOCKET}"), "--env", "PATH=/bin"])
             .arg("--rootfs")
             .arg(self.dir.join("root"))
@@ -179,22 +182,34 @@ impl Agent<'_> {
         let _ = writeln!(self.input, "{input} {command}");
     }
 
+    /// The next line of what was begun, as JSON or Null, which must not be its end.
+    pub fn progress(&mut self) -> Value {
+        let line = self.line();
+        assert!(!line.starts_with("= "), "it has ended, {line}{}", self.complaints());
+        serde_json::from_str(&line).unwrap_or(Value::Null)
+    }
+
     /// The end of what was begun.
     pub fn answer(&mut self) -> (i32, Value) {
         let mut reply = Value::Null;
         loop {
-            if self.output.buffer().is_empty() {
-                let ready = sys::wait_any(&[self.output.get_ref().as_fd()]);
-                assert!(!ready.is_empty(), "no answer: {}", self.complaints());
-            }
-            let mut line = String::new();
-            self.output.read_line(&mut line).unwrap();
-            assert!(!line.is_empty(), "the agent has ended: {}", self.complaints());
+            let line = self.line();
             match line.strip_prefix("= ") {
                 Some(code) => return (code.trim().parse().unwrap(), reply),
                 None => reply = serde_json::from_str(&line).unwrap_or(Value::Null),
             }
         }
+    }
+
+    fn line(&mut self) -> String {
+        if self.output.buffer().is_empty() {
+            let ready = sys::wait_any(&[self.output.get_ref().as_fd()]);
+            assert!(!ready.is_empty(), "no answer: {}", self.complaints());
+        }
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        assert!(!line.is_empty(), "the agent has ended: {}", self.complaints());
+        line
     }
 
     /// Asks for a signature of kind 1 (`None`: without a token).
@@ -215,7 +230,7 @@ impl Agent<'_> {
     }
 
     /// What it and podman wrote to standard error.
-    fn complaints(&self) -> String {
+    pub fn complaints(&self) -> String {
         fs::read_to_string(self.podman.dir.join(&format!("stderr-{}", self.number))).unwrap_or_default()
     }
 }
@@ -260,4 +275,12 @@ impl Drop for Podman {
 fn run(command: &mut Command) {
     let status = command.status().unwrap();
     assert!(status.success(), "{command:?}: {status}");
+}
+
+/// The loader and the shared libraries that these programs need.
+pub fn libraries(programs: &[&Path]) -> BTreeSet<PathBuf> {
+    let ldd = Command::new("ldd").args(programs).output().unwrap();
+    let listed = String::from_utf8(ldd.stdout).unwrap();
+    // `libc.so.6 => /lib/… (0x…)`, and the loader without an arrow; `/bin/sh:` is a heading.
+    listed.split_whitespace().filter(|word| word.starts_with('/') && !word.ends_with(':')).map(PathBuf::from).collect()
 }

@@ -1,5 +1,6 @@
 //! Node and nostr-tools, which tests/node/install.sh has put into the target directory.
 
+use super::container::libraries;
 use super::{missing, skip};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -21,4 +22,19 @@ pub fn run(modules: &Path, script: &str, socket: &Path, arguments: &[&str]) -> S
     let output = command.env("NODE_PATH", modules).arg(script).arg(socket).args(arguments).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// What a container needs to run the scripts of tests/node, from the host and at these paths in it: /bin/node with its libraries,
+/// the scripts in /node/scripts, and the modules where Node looks for them.
+pub fn volumes(modules: &Path) -> Vec<(PathBuf, PathBuf)> {
+    let found = Command::new("node").args(["--print", "process.execPath"]).output().unwrap();
+    let node = PathBuf::from(String::from_utf8(found.stdout).unwrap().trim());
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/node");
+    let mut all: Vec<_> = libraries(&[&node]).into_iter().map(|path| (path.clone(), path)).collect();
+    all.extend([
+        (node, "/bin/node".into()),
+        (scripts, "/node/scripts".into()),
+        (modules.into(), "/node/node_modules".into()),
+    ]);
+    all
 }
