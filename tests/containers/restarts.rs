@@ -1,7 +1,7 @@
 //! A container with a Node client lives on while everything behind its socket is killed and started anew.
 //!
-//! Checked: with the listening socket bound anew by the daemon (the control), with a journal that is not read, and with
-//! sessions bound to a broker's life, these fail.
+//! Checked: with a broker that forgets its journal, and with a listening socket that the daemon binds anew (the control), the client
+//! ends with an error.
 
 use crate::support::client::refusal;
 use crate::support::container::{AGENT, Agent, SHARED, SOCKET, no_containers};

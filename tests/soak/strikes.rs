@@ -89,7 +89,7 @@ impl Strikes {
         let n = self.done.len() + 1;
         match n / self.every {
             ends if n.is_multiple_of(self.every) => [Stopped, Killed, KeyHolder, Ecdh][(ends - 1) % 4],
-            _ if n % 2 == 0 => Broker,
+            _ if n.is_multiple_of(2) => Broker,
             _ => Gate,
         }
     }
