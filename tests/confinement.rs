@@ -1,4 +1,4 @@
-//! What each running role is left with, read from the kernel: rows B5 and B7 to B9.
+//! What each running role is left with, read from the kernel: rows B5, B7 to B9 and B21.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
@@ -9,3 +9,5 @@ mod descriptors;
 mod identity;
 #[path = "confinement/order.rs"]
 mod order;
+#[path = "confinement/rules.rs"]
+mod rules;

@@ -3,9 +3,11 @@
 //! Checked: with text written as it came, or with the flood neither counted nor the file rotated, tests of this file fail.
 
 use crate::support::daemon::Setup;
-use crate::support::{Nsecd, client};
+use crate::support::{Client, Nsecd, client, not_root, sys};
 use serde_json::{Value, json};
 use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 const REFUSING: &str = "[[socket]]\npath = \"/run/x.sock\"\nkinds = [1]\n";
@@ -108,7 +110,7 @@ fn errors_name_no_other_account_and_no_path() {
 }
 
 /// A FIFO whose reader reads nothing, filled to the brim.
-fn clogged(path: &std::path::Path) -> fs::File {
+fn clogged(path: &Path) -> fs::File {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     nix::unistd::mkfifo(path, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
@@ -139,4 +141,99 @@ fn a_log_that_nobody_reads_holds_up_no_signature() {
     nsecd.kill("nsecd-broker");
     nsecd.serves();
     drop(kept);
+}
+
+/// A syslog of the test's own, whose queue is as short as the kernel makes it.
+fn syslog(path: &Path) -> UnixDatagram {
+    let _ = fs::remove_file(path);
+    let socket = UnixDatagram::bind(path).unwrap();
+    socket.set_read_timeout(Some(sys::PATIENCE)).unwrap();
+    socket
+}
+
+/// Fills its queue, as that of one that has stopped.
+fn fill(path: &Path) {
+    let filler = UnixDatagram::unbound().unwrap();
+    filler.set_nonblocking(true).unwrap();
+    while filler.send_to(b"filler", path).is_ok() {}
+}
+
+/// Reads until a line has all of these in it.
+fn await_line(syslog: &UnixDatagram, parts: &[&str]) -> String {
+    let mut packet = [0; 8192];
+    loop {
+        let size = syslog.recv(&mut packet).unwrap_or_else(|e| panic!("no line with {parts:?}: {e}"));
+        let line = String::from_utf8_lossy(&packet[..size]).into_owned();
+        if parts.iter().all(|part| line.contains(part)) {
+            return line;
+        }
+    }
+}
+
+/// All that is in its queue now.
+fn drain(syslog: &UnixDatagram) -> Vec<String> {
+    let mut lines = Vec::new();
+    while !sys::is_empty(syslog) {
+        let mut packet = [0; 8192];
+        let size = syslog.recv(&mut packet).unwrap();
+        lines.push(String::from_utf8_lossy(&packet[..size]).into_owned());
+    }
+    lines
+}
+
+/// In a mount namespace whose /dev/log leads to a socket of the test's own.
+///
+/// Checked: with the sockets blocking (no MSG_DONTWAIT and no O_NONBLOCK) this test does not end; with lost lines not
+/// counted, in broker or supervisor, with a socket that is given up once it fails, or with stderr's lines taken for syslog's, it fails.
+#[test]
+fn a_syslog_that_is_stopped_and_full_holds_up_no_signature() {
+    if not_root("a mount namespace of its own") {
+        return;
+    }
+    let many = "[limits]\nlive_sessions = 1\nsessions_per_minute = 1000\n";
+    let mut setup = Setup::new(&format!("{many}[[socket]]\npath = \"/run/x.sock\"\nkinds = [1]\n"));
+    let (dev, path) = (setup.dir.subdir("dev", 0o755, None), setup.dir.join("syslog"));
+    let service = syslog(&path);
+    fill(&path);
+    let script = r#"mount -t tmpfs nsecd-test "$DEV" || exit 1
+        for d in null zero full random urandom; do : >"$DEV/$d"; mount --bind "/dev/$d" "$DEV/$d" || exit 1; done
+        ln -s "$LOG" "$DEV/log"; mount --rbind "$DEV" /dev && exec "$0" "$@""#;
+    let mut command = Command::new("unshare");
+    command.env_clear().current_dir("/").stdin(Stdio::null()).args(["--mount", "sh", "-c", script]);
+    command.arg(setup.command.get_program()).args(setup.command.get_args()).env("DEV", &dev).env("LOG", &path);
+    command.envs(setup.command.get_envs().filter_map(|(name, value)| value.map(|v| (name, v))));
+    setup.command = command;
+    let nsecd = setup.start();
+    let mut client = nsecd.connect();
+    // Each start ends the session before it, which the broker says in its log.
+    let session = |client: &mut Client| client.session(json!({"scope": "1"}));
+    let tokens: Vec<String> = (0..50).map(|_| session(&mut client)).collect();
+    assert!(client.sign(1, tokens.last().map(String::as_str)).get("event").is_some());
+    // What it did not take is counted, and said once it takes lines again; stderr has had them all.
+    assert!(drain(&service).iter().all(|line| line == "filler"));
+    session(&mut client);
+    await_line(&service, &["nsecd-broker", "earlier lines lost"]);
+    assert!(!nsecd.stderr().contains("lines lost"), "{}", nsecd.stderr());
+    // So it is with the supervisor, which says that it starts the broker anew.
+    fill(&path);
+    nsecd.kill("nsecd-broker");
+    nsecd.serves();
+    assert!(drain(&service).iter().all(|line| !line.contains("nsecd[")));
+    nsecd.kill("nsecd-broker");
+    nsecd.serves();
+    await_line(&service, &["nsecd[", "earlier lines lost"]);
+    // One that has ended, and one that takes its place.
+    drop(service);
+    nsecd.kill("nsecd-broker");
+    nsecd.serves();
+    let mut client = nsecd.connect();
+    let token = session(&mut client);
+    assert!(client.sign(1, Some(&token)).get("event").is_some());
+    let service = syslog(&path);
+    nsecd.kill("nsecd-broker");
+    nsecd.serves();
+    await_line(&service, &["nsecd[", "starting broker and gates anew", "earlier lines lost"]);
+    let mut client = nsecd.connect();
+    (0..2).for_each(|_| drop(session(&mut client)));
+    await_line(&service, &["nsecd-broker"]);
 }

@@ -183,6 +183,11 @@ impl Setup {
         self.straced(&[format!("--trace={calls}")])
     }
 
+    /// The same with all calls, and their arguments as numbers but for those that start a program or install a filter.
+    pub fn traced_raw(self) -> Setup {
+        self.straced(&["--trace=all".into(), "--raw=!execve,execveat,seccomp,prctl".into()])
+    }
+
     /// Runs it under strace, which kills whoever of its processes is about to make its `when`-th call of these.
     pub fn killed_at(self, calls: &str, when: u32) -> Setup {
         self.straced(&[format!("--trace={calls}"), format!("--inject={calls}:signal=KILL:when={when}")])

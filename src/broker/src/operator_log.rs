@@ -1,6 +1,6 @@
 //! Where the broker's own log lines go: stderr and syslog, never waiting for either.
 //!
-//! A line that cannot be taken at once is lost and counted, and the count is said with the next one that is taken.
+//! A line that one of them does not take at once is lost there and counted, and the count is said with the next one that it takes.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,13 +16,17 @@ const DAEMON: u8 = 3 << 3;
 
 struct OperatorLog {
     syslog: Option<OwnedFd>,
-    lost: AtomicU64,
+    /// Lines that each has not taken since the last that it took.
+    lost_by_stderr: AtomicU64,
+    lost_by_syslog: AtomicU64,
 }
 
 /// Starts logging. `syslog`: a connected, non-blocking datagram socket.
 pub fn start(syslog: Option<OwnedFd>) {
     // A second call would be a bug that shows at once in every test; the first logger stays.
-    if log::set_boxed_logger(Box::new(OperatorLog { syslog, lost: AtomicU64::new(0) })).is_ok() {
+    if log::set_boxed_logger(Box::new(OperatorLog { syslog, lost_by_stderr: 0.into(), lost_by_syslog: 0.into() }))
+        .is_ok()
+    {
         log::set_max_level(LevelFilter::Info);
     }
 }
@@ -33,35 +37,40 @@ impl Log for OperatorLog {
     }
 
     fn log(&self, record: &Record) {
-        let lost = self.lost.swap(0, Ordering::Relaxed);
         let mut text: String = record.args().to_string().chars().flat_map(printable).collect();
-        if lost > 0 {
-            text = format!("{text} ({lost} earlier lines lost: nobody took them)");
-        }
         if let Some((cut, _)) = text.char_indices().find(|(i, c)| i + c.len_utf8() > LONGEST / 2) {
             text.truncate(cut);
         }
-        let (taken, sent) = (write_stderr(&text), self.send(record.level(), &text));
-        if !taken && !sent {
-            self.lost.fetch_add(lost + 1, Ordering::Relaxed);
+        offer(&self.lost_by_stderr, &text, write_stderr);
+        if let Some(syslog) = &self.syslog {
+            offer(&self.lost_by_syslog, &text, |line| send_to(syslog, record.level(), line));
         }
     }
 
     fn flush(&self) {}
 }
 
-impl OperatorLog {
-    fn send(&self, level: Level, text: &str) -> bool {
-        let Some(syslog) = &self.syslog else { return false };
-        let severity = match level {
-            Level::Error => 3,
-            Level::Warn => 4,
-            Level::Info => 6,
-            Level::Debug | Level::Trace => 7,
-        };
-        let line = format!("<{}>nsecd-broker: {text}", DAEMON | severity);
-        send(syslog.as_raw_fd(), line.as_bytes(), MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL).is_ok()
+/// Hands a line to one of the two, with the count of those that it did not take before.
+fn offer(lost: &AtomicU64, line: &str, take: impl FnOnce(&str) -> bool) {
+    let before = lost.swap(0, Ordering::Relaxed);
+    let taken = match before {
+        0 => take(line),
+        n => take(&format!("{line} ({n} earlier lines lost: nobody took them)")),
+    };
+    if !taken {
+        lost.fetch_add(before + 1, Ordering::Relaxed);
     }
+}
+
+fn send_to(syslog: &OwnedFd, level: Level, text: &str) -> bool {
+    let severity = match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
+    };
+    let line = format!("<{}>nsecd-broker: {text}", DAEMON | severity);
+    send(syslog.as_raw_fd(), line.as_bytes(), MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL).is_ok()
 }
 
 fn printable(c: char) -> Box<dyn Iterator<Item = char>> {

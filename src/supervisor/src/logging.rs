@@ -1,9 +1,10 @@
 //! The supervisor's log: stderr, and syslog where there is one. Must never block signing or the watchdog: a line
-//! that cannot be written at once is lost (threat B13).
+//! that one of them does not take at once is lost there and counted, and the next one that it takes says so (threat B13).
 
 use std::io::{self, stderr};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -13,7 +14,7 @@ use crate::output::offer;
 
 const SYSLOG: &str = "/dev/log";
 /// Longest line, so that one write of it cannot block (`output::offer`).
-const LONGEST: usize = 4000;
+const LONGEST: usize = 3900;
 /// syslog(3)'s LOG_DAEMON.
 const FACILITY: u8 = 3 << 3;
 
@@ -22,11 +23,19 @@ static LOGGER: OnceLock<Logger> = OnceLock::new();
 struct Logger {
     journal: bool,
     syslog: Mutex<Option<UnixDatagram>>,
+    /// Lines that each has not taken since the last that it took.
+    lost_by_stderr: AtomicU64,
+    lost_by_syslog: AtomicU64,
 }
 
 /// Installs the log, to stderr only as long as inherited descriptors are still to be closed.
 pub fn start_early() {
-    let logger = LOGGER.get_or_init(|| Logger { journal: stderr_is_journal(), syslog: Mutex::new(None) });
+    let logger = LOGGER.get_or_init(|| Logger {
+        journal: stderr_is_journal(),
+        syslog: Mutex::new(None),
+        lost_by_stderr: AtomicU64::new(0),
+        lost_by_syslog: AtomicU64::new(0),
+    });
     if log::set_logger(logger).is_ok() {
         log::set_max_level(LevelFilter::Info);
     }
@@ -84,6 +93,33 @@ fn one_line(message: &str) -> String {
     line
 }
 
+/// Hands a line to one of the two, with the count of those that it did not take before.
+fn counted(lost: &AtomicU64, line: &str, take: impl FnOnce(&str) -> bool) {
+    let before = lost.swap(0, Ordering::Relaxed);
+    let taken = match before {
+        0 => take(line),
+        n => take(&format!("{line} ({n} earlier lines lost: nobody took them)")),
+    };
+    if !taken {
+        lost.fetch_add(before + 1, Ordering::Relaxed);
+    }
+}
+
+/// Whether syslog took the packet. A syslog daemon that was restarted has a new socket: that is looked for once.
+fn send(syslog: &mut Option<UnixDatagram>, packet: &[u8]) -> bool {
+    let sent = syslog.as_ref().map(|socket| socket.send(packet));
+    match sent {
+        Some(Ok(_)) => true,
+        Some(Err(why)) if why.kind() == io::ErrorKind::WouldBlock => false,
+        _ => {
+            if let Ok(socket) = connect_syslog() {
+                *syslog = Some(socket);
+            }
+            syslog.as_ref().is_some_and(|socket| socket.send(packet).is_ok())
+        }
+    }
+}
+
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata) -> bool {
         metadata.level() <= Level::Info
@@ -96,16 +132,13 @@ impl Log for Logger {
         let line = one_line(&record.args().to_string());
         let severity = severity(record.level());
         let prefix = if self.journal { format!("<{severity}>") } else { String::new() };
-        offer(stderr(), format!("{prefix}nsecd: {line}\n").as_bytes());
+        counted(&self.lost_by_stderr, &line, |line| offer(stderr(), format!("{prefix}nsecd: {line}\n").as_bytes()));
         let Ok(mut syslog) = self.syslog.lock() else { return };
-        let packet = format!("<{}>nsecd[{}]: {line}", FACILITY | severity, std::process::id());
-        let sent = syslog.as_ref().map(|socket| socket.send(packet.as_bytes()));
-        // A syslog daemon that was restarted has a new socket.
-        if sent.is_some_and(|sent| sent.is_err_and(|e| e.kind() != io::ErrorKind::WouldBlock)) {
-            *syslog = connect_syslog().ok();
-            if let Some(socket) = &*syslog {
-                let _ = socket.send(packet.as_bytes());
-            }
+        let pid = std::process::id();
+        if syslog.is_some() {
+            counted(&self.lost_by_syslog, &line, |line| {
+                send(&mut syslog, format!("<{}>nsecd[{pid}]: {line}", FACILITY | severity).as_bytes())
+            });
         }
     }
 
