@@ -81,7 +81,10 @@ impl Confinement {
     pub fn lock(&mut self) -> Result<(), String> {
         self.enter_namespaces();
         let mut known = (0..64).take_while(|capability| prctl(libc::PR_CAPBSET_READ, *capability));
-        self.may(Optional::BoundingSet, known.all(|capability| prctl(libc::PR_CAPBSET_DROP, capability)));
+        // The one after the last is invalid; any other error is not the end of them.
+        let dropped = known.all(|capability| prctl(libc::PR_CAPBSET_DROP, capability));
+        let ended = io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL);
+        self.may(Optional::BoundingSet, dropped && ended);
         // SECBIT_NOROOT, NO_SETUID_FIXUP, KEEP_CAPS_LOCKED, NO_CAP_AMBIENT_RAISE and the locks (capabilities(7)).
         self.may(Optional::SecureBits, prctl(libc::PR_SET_SECUREBITS, 0xef));
         must("ambient set", prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as c_ulong))?;

@@ -46,7 +46,8 @@ struct Process {
     /// Its C library is set up, its filter not yet installed.
     counts: bool,
     calls: HashMap<u64, u32>,
-    failing: bool,
+    /// Its call is failing: the first argument that is to be put back.
+    failing: Option<u64>,
 }
 
 /// Starts it; the call at `fail` returns EPERM without being made.
@@ -166,8 +167,8 @@ impl Tracer<'_> {
         let Some(process) = self.all.get_mut(&pid) else { return };
         let is_entry = info[0] as u8 == libc::PTRACE_SYSCALL_INFO_ENTRY;
         if !is_entry {
-            if std::mem::take(&mut process.failing) {
-                registers.rax = -i64::from(libc::EPERM) as u64;
+            if let Some(argument) = process.failing.take() {
+                (registers.rax, registers.rdi) = (-i64::from(libc::EPERM) as u64, argument);
                 let _ = request(libc::PTRACE_SETREGS, pid, 0, &raw const registers as u64);
             }
             return;
@@ -180,8 +181,9 @@ impl Tracer<'_> {
                 Site { role: process.role.clone(), call: label(pid, number, &args, &self.dir), number, nth: *nth };
             let is_it = |fail: &&Site| fail.role == site.role && fail.number == number && fail.nth == site.nth;
             if !self.failed && self.fail.as_ref().is_some_and(is_it) {
-                (process.failing, self.failed) = (true, true);
-                registers.orig_rax = u64::MAX;
+                // What does nothing in its place, and what the supervisor's filter allows: it does not know number -1.
+                (process.failing, self.failed) = (Some(registers.rdi), true);
+                (registers.orig_rax, registers.rdi) = (libc::SYS_close as u64, u64::MAX);
                 let _ = request(libc::PTRACE_SETREGS, pid, 0, &raw const registers as u64);
             }
             self.sites.push(site);
@@ -189,8 +191,8 @@ impl Tracer<'_> {
         match number as i64 {
             // The last that the C library does before main; its own failures are not nsecd's.
             libc::SYS_rseq => process.counts = true,
-            // From here on a call that is not allowed is death, and the filter asks about number -1 too.
-            libc::SYS_seccomp if args[0] == 1 => process.counts = false,
+            // From here on a role can hardly call anything; the supervisor goes on and starts the roles.
+            libc::SYS_seccomp if args[0] == 1 && pid != self.supervisor => process.counts = false,
             _ => {}
         }
     }
