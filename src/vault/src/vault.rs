@@ -105,14 +105,27 @@ impl<R> Vault<R> {
             for word in 0..STACK / 8 {
                 stack.add(word).write_volatile(0);
             }
-            asm!(
-                ".irp number, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15",
-                "xorps xmm\\number, xmm\\number",
-                ".endr",
-                clobber_abi("C"),
-            );
+            wipe_registers();
         }
         result == 1
+    }
+}
+
+/// Puts every vector register into its initial state, zeros: SSE's, AVX's and AVX-512's, which the C library copies memory
+/// with where a machine has them (xrstor, fxrstor: Intel SDM volume 1, chapter 13).
+fn wipe_registers() {
+    #[repr(align(64))]
+    struct Area([u32; 144]);
+    // A component whose bit in the header (from byte 512 on) is 0 is initialised; MXCSR, word 6, has the value that it begins with.
+    let mut area = Area([0; 144]);
+    area.0[6] = 0x1f80;
+    let with_xsave = std::is_x86_feature_detected!("xsave"); // and used by the kernel; without it there is SSE alone
+    // SAFETY: reads a live, aligned area of the length that either form takes; sets registers that `clobber_abi` names.
+    unsafe {
+        match with_xsave {
+            true => asm!("xrstor [{}]", in(reg) &area, in("eax") 0xe6, in("edx") 0, clobber_abi("C")),
+            false => asm!("fxrstor [{}]", in(reg) &area, clobber_abi("C")),
+        }
     }
 }
 
