@@ -115,9 +115,9 @@ impl<R> Vault<R> {
 /// with where a machine has them (xrstor, fxrstor: Intel SDM volume 1, chapter 13).
 fn wipe_registers() {
     #[repr(align(64))]
-    struct Area([u32; 144]);
+    struct Area([u32; 2688 / 4]); // up to the end of the last component asked for; the processor may touch all of it
     // A component whose bit in the header (from byte 512 on) is 0 is initialised; MXCSR, word 6, has the value that it begins with.
-    let mut area = Area([0; 144]);
+    let mut area = Area([0; 2688 / 4]);
     area.0[6] = 0x1f80;
     let with_xsave = std::is_x86_feature_detected!("xsave"); // and used by the kernel; without it there is SSE alone
     // SAFETY: reads a live, aligned area of the length that either form takes; sets registers that `clobber_abi` names.
