@@ -1,7 +1,7 @@
 //! B4: what a hijacked broker reaches for beyond its descriptors: the other roles, files, the network, and the pairs that it shares
 //! with its neighbours. Each attempt is made in a life of its own, and ends it.
 //!
-//! Control: the same attempts by a broker without a sandbox, on a bystander that is an ordinary process of its user, all succeed.
+//! Control: the same attempts by a broker without a sandbox, its own or its supervisor's, on a bystander that is an ordinary process of its user, all succeed.
 //!
 //! Checked: with the sandbox's filter not installed, with `close` allowed for descriptor 3 too, or with the gate left dumpable, tests of this file fail.
 
@@ -310,7 +310,7 @@ fn whatever_a_hijacked_broker_reaches_for_ends_it_and_nobody_else() {
 fn unlocked(uid: Option<u32>, attempts: &[(&str, OnProcess, &str)]) -> Vec<i64> {
     let setup = hijacked(uid, "20, 10/s");
     setup.dir.file("bin/unlocked", 0o644, None, b"");
-    let nsecd = setup.start();
+    let nsecd = setup.with_an_unlocked_supervisor().start();
     let others = untouchable(&nsecd);
     let bystander = Bystander::start(uid);
     let outcome = |(name, attempt, who): &(&str, OnProcess, &str)| {

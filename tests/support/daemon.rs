@@ -59,6 +59,8 @@ pub struct Setup {
     pub command: Command,
     /// The agent socket.
     pub socket: PathBuf,
+    /// Whether the supervisor is kept from locking itself.
+    pub unlocked: bool,
 }
 
 /// How an nsecd that did not serve, or no longer does, ended.
@@ -142,7 +144,7 @@ impl Setup {
         command.arg("--socket").arg(&socket);
         command.arg("--state-dir").arg(dir.join("state"));
         command.arg("--admin-dir").arg(dir.join("admin"));
-        Setup { dir, uid, command, socket }
+        Setup { dir, uid, command, socket, unlocked: false }
     }
 
     /// The same with another state directory.
@@ -168,6 +170,13 @@ impl Setup {
         command.env_clear().current_dir("/").stdin(Stdio::null()).args(self.command.get_args());
         command.envs(self.command.get_envs().filter_map(|(name, value)| value.map(|v| (name, v))));
         self.command = command;
+        self
+    }
+
+    /// The same with a supervisor that has no sandbox of its own, which its roles would inherit.
+    pub fn with_an_unlocked_supervisor(mut self) -> Setup {
+        super::fault::traced(&mut self.command);
+        self.unlocked = true;
         self
     }
 
@@ -237,6 +246,9 @@ impl Setup {
         sys::die_with_us(command);
         sys::adopt_orphans();
         let mut child = command.spawn().unwrap();
+        if self.unlocked {
+            super::fault::leave_unlocked(child.id() as i32);
+        }
         let ended = sys::pidfd(child.id() as i32).unwrap();
         loop {
             match *sys::wait_any(&[notify.as_fd(), ended.as_fd()]) {
@@ -334,7 +346,7 @@ impl Nsecd {
         self.reap();
         let (command, uid) = self.started_by.take().unwrap();
         let dir = std::mem::replace(&mut self.dir, Dir::new(None));
-        (Setup { dir, uid, command, socket: self.socket.clone() }, status)
+        (Setup { dir, uid, command, socket: self.socket.clone(), unlocked: false }, status)
     }
 
     /// Ends it by `signal` and starts it again.

@@ -62,13 +62,7 @@ pub fn start(mut setup: Setup, fail: Option<&Site>) -> Start {
     if let Some(uid) = setup.uid {
         command.uid(uid).gid(uid);
     }
-    // SAFETY: ptrace with these arguments touches no memory.
-    unsafe {
-        command.pre_exec(|| match libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) {
-            0 => Ok(()),
-            _ => Err(std::io::Error::last_os_error()),
-        });
-    }
+    traced(command);
     let child = command.spawn().unwrap().id() as i32;
     let dir = setup.dir.path().to_str().unwrap().to_owned();
     let mut tracer =
@@ -76,6 +70,70 @@ pub fn start(mut setup: Setup, fail: Option<&Site>) -> Start {
     let (ready, code, left) = tracer.run(&notify);
     let stderr = fs::read_to_string(setup.dir.join("stderr")).unwrap_or_default();
     Start { ready, code, stderr, sites: tracer.sites, left, failed: tracer.failed, dir: setup.dir }
+}
+
+/// Lets a supervisor that asked to be traced ([`traced`]) believe that it has locked itself: MDWE, Landlock and its filter, which every
+/// role would inherit, come to nothing. From there on nobody traces it.
+pub fn leave_unlocked(supervisor: i32) {
+    let (mut begun, mut pretended) = (false, None);
+    loop {
+        let mut status = 0;
+        // SAFETY: `status` is a live int; our own child, traced by this thread.
+        let pid = unsafe { libc::waitpid(supervisor, &mut status, libc::__WALL) };
+        if pid != supervisor || !libc::WIFSTOPPED(status) {
+            panic!("the supervisor ended before it locked itself: {status:#x}");
+        }
+        if !std::mem::replace(&mut begun, true) {
+            let options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL;
+            request(libc::PTRACE_SETOPTIONS, pid, 0, options as u64).unwrap();
+        }
+        let signal = libc::WSTOPSIG(status);
+        if signal == libc::SIGTRAP | 0x80 {
+            // SAFETY: a struct of integers, for which zeros are a value.
+            let mut registers: libc::user_regs_struct = unsafe { std::mem::zeroed() };
+            request(libc::PTRACE_GETREGS, pid, 0, &raw mut registers as u64).unwrap();
+            if let Some(call) = pretended.take() {
+                registers.rax = 0;
+                request(libc::PTRACE_SETREGS, pid, 0, &raw const registers as u64).unwrap();
+                if call == libc::SYS_seccomp {
+                    request(libc::PTRACE_DETACH, pid, 0, 0).unwrap();
+                    return;
+                }
+            } else if is_entry(pid) {
+                let call = registers.orig_rax as i64;
+                let locks = match call {
+                    libc::SYS_seccomp => registers.rdi == 1, // SECCOMP_SET_MODE_FILTER
+                    libc::SYS_prctl => registers.rdi == libc::PR_SET_MDWE as u64,
+                    _ => call == libc::SYS_landlock_restrict_self,
+                };
+                if locks {
+                    (pretended, registers.orig_rax) = (Some(call), u64::MAX);
+                    request(libc::PTRACE_SETREGS, pid, 0, &raw const registers as u64).unwrap();
+                }
+            }
+        }
+        let pass_on = if [libc::SIGTRAP, libc::SIGTRAP | 0x80].contains(&signal) { 0 } else { signal };
+        request(libc::PTRACE_SYSCALL, pid, 0, pass_on as u64).unwrap();
+    }
+}
+
+/// Whether a call begins.
+fn is_entry(pid: i32) -> bool {
+    let mut info = [0u64; 11];
+    let size = size_of_val(&info) as u64;
+    request(libc::PTRACE_GET_SYSCALL_INFO, pid, size, info.as_mut_ptr() as u64).unwrap();
+    info[0] as u8 == libc::PTRACE_SYSCALL_INFO_ENTRY
+}
+
+/// Has the process ask to be traced by the thread that starts it.
+pub fn traced(command: &mut std::process::Command) {
+    // SAFETY: ptrace with these arguments touches no memory.
+    unsafe {
+        command.pre_exec(|| match libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        });
+    }
 }
 
 struct Tracer<'a> {
