@@ -126,9 +126,9 @@ fn a_directory_put_in_the_state_directorys_place_gets_no_log() {
     let nsecd = Nsecd::start(OPEN);
     let (state, aside) = (nsecd.dir.join("state"), nsecd.dir.join("aside"));
     sign(&nsecd, "before");
-    fs::rename(&state, &aside).unwrap();
-    fs::create_dir(&state).unwrap();
-    fs::set_permissions(&state, fs::Permissions::from_mode(0o700)).unwrap();
+    fs::create_dir(&aside).unwrap();
+    fs::set_permissions(&aside, fs::Permissions::from_mode(0o700)).unwrap();
+    sys::exchange(&state, &aside).unwrap();
     until(&nsecd, "said", || nsecd.stderr().contains("is not the directory in use any more"));
     sign(&nsecd, "after");
     assert_eq!(fs::read_dir(&state).unwrap().count(), 0);
@@ -136,6 +136,23 @@ fn a_directory_put_in_the_state_directorys_place_gets_no_log() {
     assert_eq!(report["records"][0]["matched"], 2, "{report:#}");
     assert!(files(&aside, "decisions.log").len() == 1 && lines(&aside).len() > 4);
     // So that it is there when nsecd ends.
-    fs::remove_dir(&state).unwrap();
-    fs::rename(&aside, &state).unwrap();
+    sys::exchange(&state, &aside).unwrap();
+}
+
+/// The moment between the two steps of a swap may be all that nsecd saw: what it says then is not its last word.
+#[test]
+fn a_log_that_is_out_of_reach_for_another_reason_than_before_is_said_again() {
+    let nsecd = Nsecd::start(OPEN);
+    let (state, aside) = (nsecd.dir.join("state"), nsecd.dir.join("aside"));
+    let complaints = || nsecd.stderr().matches("goes on in a file that is not at its name").count();
+    fs::rename(&state, &aside).unwrap();
+    until(&nsecd, "said that nothing is there", || complaints() == 1);
+    fs::create_dir(&state).unwrap();
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o700)).unwrap();
+    until(&nsecd, "said that another is there", || nsecd.stderr().contains("is not the directory in use any more"));
+    assert_eq!(fs::read_dir(&state).unwrap().count(), 0);
+    // What was deleted meanwhile is put back as soon as the directory is.
+    fs::remove_file(aside.join("decisions.log")).unwrap();
+    sys::exchange(&state, &aside).unwrap();
+    until(&nsecd, "a new log", || fs::metadata(state.join("decisions.log")).is_ok_and(|m| m.len() > 0));
 }

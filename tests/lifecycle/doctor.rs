@@ -81,7 +81,7 @@ fn doctor_in_words_says_the_same_and_refuses_what_it_does_not_know() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(matches!(output.status.code(), Some(0 | 1 | 4)), "{text}");
     assert!(text.lines().any(|line| line.contains("kernel: Linux ")), "{text}");
-    for bad in [&["doctor", "--socket=/x"][..], &["doctor", "--state-dir", "relative"], &["pubkey", "--json"]] {
+    for bad in [&["doctor", "--socket=/x"][..], &["doctor", "--state-dir", "relative"], &["pubkey", "--state-dir=/x"]] {
         assert_eq!(run(bad).status.code(), Some(2), "{bad:?}");
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -64,6 +64,12 @@ pub fn is_empty(socket: &impl AsRawFd) -> bool {
     // SAFETY: FIONREAD writes one int, which is live.
     unsafe { libc::ioctl(socket.as_raw_fd(), libc::FIONREAD, &mut bytes) };
     bytes == 0
+}
+
+/// Two names change places in one step: nobody sees a moment in which one of them is missing.
+pub fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+    Ok(renameat2(AT_FDCWD, one, AT_FDCWD, other, RenameFlags::RENAME_EXCHANGE)?)
 }
 
 /// Makes this process the parent of what its children leave behind, so that it can wait for their ends.

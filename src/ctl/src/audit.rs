@@ -11,6 +11,7 @@ mod rows;
 mod tail;
 mod verify;
 
+use clap::{Args, Subcommand, ValueHint};
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -20,64 +21,67 @@ const CLEAN: u8 = 0;
 const FINDINGS: u8 = 1;
 const UNREADABLE: u8 = 2;
 
-/// What was asked for.
-#[derive(Debug, PartialEq)]
-enum Command {
-    Verify { head: Option<(u64, String)> },
-    Tail { lines: usize, follow: bool },
+/// `audit`.
+#[derive(Debug, PartialEq, Subcommand)]
+pub(crate) enum Audit {
+    /// Check the decision log against the records of gates and ECDH holder
+    ///
+    /// Only reads, beside a running nsecd too.
+    Verify(Verify),
+    /// Show the decision log
+    Tail(Tail),
 }
 
-/// Runs `nsecctl audit` with the arguments after that word.
-pub(crate) fn run(args: &[String]) -> ExitCode {
-    let (command, json, state) = match parse(args) {
-        Ok(parsed) => parsed,
-        Err(what) => return crate::complain(&format!("{what}; see `nsecctl --help`"), UNREADABLE),
-    };
-    let Some(state) = state.or_else(default_state) else {
-        return crate::complain("audit: no state directory: name it with --state-dir", UNREADABLE);
-    };
-    let result = match command {
-        Command::Verify { head } => verify::verify(&state, head).map(|report| {
+/// `audit verify`.
+#[derive(Args, Debug, PartialEq)]
+pub(crate) struct Verify {
+    /// A line as an earlier run has shown it: it must still be there
+    #[arg(long, value_name = "N:CHAIN", value_parser = parse_head)]
+    head: Option<(u64, String)>,
+    #[command(flatten)]
+    state: StateDir,
+}
+
+/// `audit tail`.
+#[derive(Args, Debug, PartialEq)]
+pub(crate) struct Tail {
+    /// How many lines
+    #[arg(short = 'n', long, value_name = "LINES", default_value_t = 20)]
+    lines: usize,
+    /// Go on with those that come
+    #[arg(short, long)]
+    follow: bool,
+    #[command(flatten)]
+    state: StateDir,
+}
+
+#[derive(Args, Debug, PartialEq)]
+struct StateDir {
+    /// nsecd's state directory [default: where nsecd keeps it unless told otherwise]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    state_dir: Option<PathBuf>,
+}
+
+impl StateDir {
+    fn path(self) -> Result<PathBuf, String> {
+        self.state_dir.or_else(default_state).ok_or_else(|| "no state directory: name it with --state-dir".into())
+    }
+}
+
+/// Runs `nsecctl audit`.
+pub(crate) fn run(audit: Audit, json: bool) -> ExitCode {
+    let result = match audit {
+        Audit::Verify(Verify { head, state }) => state.path().and_then(|state| {
+            let report = verify::verify(&state, head)?;
             let text = if json { report.json() } else { report.text(&state) };
             let code = if report.is_clean() { CLEAN } else { FINDINGS };
-            crate::show(text.trim_end(), ExitCode::from(code))
+            Ok(crate::show(text.trim_end(), ExitCode::from(code)))
         }),
-        Command::Tail { lines, follow } => tail::tail(&state, lines, follow, json).map(|()| ExitCode::SUCCESS),
+        Audit::Tail(Tail { lines, follow, state }) => {
+            state.path().and_then(|state| tail::tail(&state, lines, follow, json)).map(|()| ExitCode::SUCCESS)
+        }
     };
     result.unwrap_or_else(|what| crate::complain(&format!("audit: {what}"), UNREADABLE))
-}
-
-fn parse(args: &[String]) -> Result<(Command, bool, Option<PathBuf>), String> {
-    let (mut words, mut json, mut follow, mut state, mut lines, mut head) =
-        (Vec::new(), false, false, None, None, None);
-    let mut rest = args.iter();
-    while let Some(arg) = rest.next() {
-        let (name, inline) = match arg.split_once('=') {
-            Some((name, value)) if name.starts_with("--") => (name, Some(value.to_owned())),
-            _ => (arg.as_str(), None),
-        };
-        let mut value =
-            || inline.clone().or_else(|| rest.next().cloned()).ok_or_else(|| format!("{name} needs a value"));
-        match name {
-            "--json" => json = true,
-            "--follow" | "-f" => follow = true,
-            "--state-dir" => state = Some(PathBuf::from(value()?)),
-            "-n" | "--lines" => {
-                let text = value()?;
-                lines = Some(text.parse().map_err(|_| format!("-n wants a whole number, not `{text}`"))?);
-            }
-            "--head" => head = Some(parse_head(&value()?)?),
-            flag if flag.starts_with('-') => return Err(format!("`audit` takes no {flag}")),
-            word => words.push(word),
-        }
-    }
-    let command = match words[..] {
-        ["verify"] if lines.is_none() && !follow => Command::Verify { head },
-        ["tail"] if head.is_none() => Command::Tail { lines: lines.unwrap_or(20), follow },
-        ["verify" | "tail"] => return Err(format!("`audit {}` does not take all of these", words[0])),
-        _ => return Err("`audit` wants one of verify and tail".into()),
-    };
-    Ok((command, json, state))
 }
 
 /// `N:CHAIN`, as an earlier run of verify has shown it.
@@ -85,7 +89,7 @@ fn parse_head(text: &str) -> Result<(u64, String), String> {
     let parsed = text.split_once(':').and_then(|(n, chain)| Some((n.parse().ok()?, chain)));
     match parsed {
         Some((n, chain)) if nsecd_trail::unhex::<32>(chain).is_some() => Ok((n, chain.to_owned())),
-        _ => Err("--head wants N:CHAIN, as `audit verify` shows it".into()),
+        _ => Err("expected N:CHAIN, as `audit verify` shows it".into()),
     }
 }
 
@@ -107,22 +111,28 @@ fn default_state() -> Option<PathBuf> {
 mod tests {
     use super::*;
 
-    fn parsed(line: &str) -> Result<(Command, bool, Option<PathBuf>), String> {
-        parse(&line.split_whitespace().map(String::from).collect::<Vec<_>>())
+    use crate::cli::{Cli, Command};
+
+    fn parsed(line: &str) -> Result<(Audit, bool), String> {
+        let cli = Cli::read(["audit"].into_iter().chain(line.split_whitespace()))?;
+        match cli.command {
+            Command::Audit(audit) => Ok((audit, cli.json)),
+            other => Err(format!("{other:?}")),
+        }
     }
 
     #[test]
     fn the_command_line_is_as_documented() {
-        assert_eq!(parsed("verify"), Ok((Command::Verify { head: None }, false, None)));
-        assert_eq!(
-            parsed("verify --json --state-dir /s"),
-            Ok((Command::Verify { head: None }, true, Some("/s".into())))
-        );
+        let state = |dir: Option<&str>| StateDir { state_dir: dir.map(PathBuf::from) };
+        let verify = |head, dir| Audit::Verify(Verify { head, state: state(dir) });
+        assert_eq!(parsed("verify"), Ok((verify(None, None), false)));
+        assert_eq!(parsed("verify --json --state-dir /s"), Ok((verify(None, Some("/s")), true)));
         let chain = "ab".repeat(32);
         let head = Some((7, chain.clone()));
-        assert_eq!(parsed(&format!("verify --head=7:{chain}")), Ok((Command::Verify { head }, false, None)));
-        assert_eq!(parsed("tail"), Ok((Command::Tail { lines: 20, follow: false }, false, None)));
-        assert_eq!(parsed("tail -n 3 --follow"), Ok((Command::Tail { lines: 3, follow: true }, false, None)));
+        assert_eq!(parsed(&format!("verify --head=7:{chain}")), Ok((verify(head, None), false)));
+        let tail = |lines, follow| Ok((Audit::Tail(Tail { lines, follow, state: state(None) }), false));
+        assert_eq!(parsed("tail"), tail(20, false));
+        assert_eq!(parsed("tail -n 3 --follow"), tail(3, true));
         for bad in [
             "",
             "verify x",

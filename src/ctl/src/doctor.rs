@@ -7,33 +7,35 @@ mod facts;
 mod findings;
 mod sys;
 
+use crate::cli::absolute;
 use crate::{complain, show};
+use clap::{Args, ValueHint};
 use facts::Facts;
 use findings::{Finding, State, judge};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// What to look at.
-#[derive(Debug, Default, PartialEq)]
+/// `doctor`: what to look at.
+#[derive(Args, Debug, Default, PartialEq)]
 pub(crate) struct Options {
-    /// JSON instead of text.
-    pub json: bool,
-    /// `--admin-dir`, if given.
+    /// nsecd's admin directory [default: nsecd's own]
+    #[arg(long, value_name = "DIR", value_parser = absolute, value_hint = ValueHint::DirPath)]
     pub admin_dir: Option<PathBuf>,
-    /// `--state-dir`, if given.
+    /// nsecd's state directory [default: nsecd's own]
+    #[arg(long, value_name = "DIR", value_parser = absolute, value_hint = ValueHint::DirPath)]
     pub state_dir: Option<PathBuf>,
 }
 
 /// Prints the findings. Exit code 0: nothing to mend; 4: something optional is missing; 1: a problem.
-pub(crate) fn run(options: &Options) -> ExitCode {
+pub(crate) fn run(options: &Options, json: bool) -> ExitCode {
     let facts = match Facts::gather(Path::new("/"), options) {
         Ok(facts) => facts,
         Err(why) => return complain(&why, 3),
     };
     let findings = judge(&facts);
     let code = findings.iter().map(|finding| finding.state).max().map_or(0, State::exit_code);
-    let text = if options.json { as_json(&findings) } else { as_text(&findings) };
+    let text = if json { as_json(&findings) } else { as_text(&findings) };
     show(&text, ExitCode::from(code))
 }
 

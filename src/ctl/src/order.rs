@@ -1,8 +1,9 @@
 //! `freeze` and `thaw`: one fixed frame to the supervisor, one back for each account.
 
-use crate::args::Order;
+use crate::cli::AdminDir;
 use crate::{complain, show};
-use nsecd_policy::operator::{Command, REPLY, Reply, SOCKET, Status};
+use clap::Args;
+use nsecd_policy::operator::{Command, NAME, REPLY, Reply, Request, SOCKET, Status};
 use nsecd_policy::time::iso;
 use serde_json::{Value, json};
 use std::env;
@@ -20,9 +21,54 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Exit code: frozen, and not for good.
 const NOT_SAVED: u8 = 4;
 
+/// `freeze` and `thaw`: of which account.
+#[derive(Args, Debug, PartialEq)]
+pub(crate) struct Account {
+    /// The account; without it all of them
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    account: Option<String>,
+    #[command(flatten)]
+    admin_dir: AdminDir,
+}
+
+/// One request of the operator's.
+#[derive(Debug, PartialEq)]
+struct Order {
+    /// What to do with which account.
+    request: Request,
+    /// `--admin-dir`, if given.
+    admin_dir: AdminDir,
+}
+
+/// The name of an account.
+fn name(text: &str) -> Result<String, String> {
+    match text.len() {
+        // Empty it would mean all of them: a script's unset variable must not.
+        0 => Err("expected a name; without --account all accounts are meant".into()),
+        1..=NAME => Ok(text.to_owned()),
+        _ => Err(format!("no account has a name of more than {NAME} bytes")),
+    }
+}
+
+/// Freezes, and says how it went.
+pub(crate) fn freeze(of: Account) -> ExitCode {
+    run(&Order::new(Command::Freeze, of))
+}
+
+/// Thaws, and says how it went.
+pub(crate) fn thaw(of: Account) -> ExitCode {
+    run(&Order::new(Command::Thaw, of))
+}
+
+impl Order {
+    fn new(command: Command, of: Account) -> Order {
+        Order { request: Request { command, account: of.account.unwrap_or_default() }, admin_dir: of.admin_dir }
+    }
+}
+
 /// Sends the order and says how it went. Exit codes: see the help text.
-pub(crate) fn run(order: &Order) -> ExitCode {
-    let path = match socket(order.admin_dir.as_deref()) {
+fn run(order: &Order) -> ExitCode {
+    let path = match socket(order.admin_dir.admin_dir.as_deref()) {
         Ok(path) => path,
         Err(what) => return complain(&what, 3),
     };
@@ -145,10 +191,30 @@ fn default_dirs(uid: u32, runtime: Option<PathBuf>) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nsecd_policy::operator::Request;
+    use crate::cli::{Cli, Command as Asked};
 
     fn order(command: Command) -> Order {
-        Order { admin_dir: None, request: Request { command, account: String::new() } }
+        Order { admin_dir: AdminDir::default(), request: Request { command, account: String::new() } }
+    }
+
+    #[test]
+    fn freeze_and_thaw_are_for_the_operators_socket() {
+        for word in ["freeze", "thaw"] {
+            let parse = |line: &str| match Cli::read(line.split(' '))?.command {
+                Asked::Freeze(of) if word == "freeze" => Ok(of),
+                Asked::Thaw(of) if word == "thaw" => Ok(of),
+                other => Err(format!("{other:?}")),
+            };
+            let of = |admin_dir: Option<&str>, account: Option<&str>| {
+                let admin_dir = AdminDir { admin_dir: admin_dir.map(PathBuf::from) };
+                Ok(Account { account: account.map(String::from), admin_dir })
+            };
+            assert_eq!(parse(word), of(None, None));
+            assert_eq!(parse(&format!("--admin-dir /a {word} --account=b")), of(Some("/a"), Some("b")));
+            for rest in ["--account=", "--socket=/s", "--kind=1", "default", &format!("--account={}", "a".repeat(65))] {
+                parse(&format!("{word} {rest}")).expect_err(rest);
+            }
+        }
     }
 
     fn reply(status: Status, frozen: Option<u64>, saved: bool) -> Reply {

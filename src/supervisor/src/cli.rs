@@ -174,6 +174,19 @@ mod tests {
         assert!(cli(&["--ephemeral"]).unwrap().ephemeral && cli(&["--key", "ephemeral"]).unwrap().ephemeral);
     }
 
+    /// The manual is made from this text (src/manual).
+    #[test]
+    fn the_help_lists_the_flags_that_are_read_and_no_others() {
+        let listed: Vec<&str> = HELP.lines().filter_map(|line| line.strip_prefix("  --")).collect();
+        let name = |line: &str| format!("--{}", line.split([' ', ',']).next().unwrap());
+        let mut listed: Vec<String> = listed.into_iter().map(name).collect();
+        let mut read: Vec<String> = WITH_VALUE.iter().chain(&ALONE).map(|flag| flag.to_string()).collect();
+        read.push("--help".into());
+        listed.sort();
+        read.sort();
+        assert_eq!(listed, read);
+    }
+
     #[test]
     fn a_wrong_command_line_says_what_was_expected() {
         for (args, expected) in [

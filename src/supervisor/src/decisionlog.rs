@@ -20,8 +20,10 @@ use crate::setup::State;
 const NAME: &str = "decisions.log";
 /// It is not rotated again sooner than this, nor looked for.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How long one that cannot be put back is left alone.
+/// How long one that cannot be rotated is left alone, and for how long the same complaint is not repeated.
 const RETRY: Duration = Duration::from_secs(600);
+/// So many complaints in that time, however often the reason changes.
+const COMPLAINTS: u32 = 8;
 
 /// The decision log. It belongs to nsecd's own user, not to the broker's: the broker has the descriptor and nothing else.
 #[derive(Debug)]
@@ -30,6 +32,15 @@ pub struct DecisionLog {
     rotated: Option<Instant>,
     looked: Option<Instant>,
     failed: Option<Instant>,
+    complaint: Complaint,
+}
+
+/// Why the log is not at its name, as it was said last: what stays as it is is said once, what changes is said again.
+#[derive(Debug, Default)]
+struct Complaint {
+    text: String,
+    since: Option<Instant>,
+    times: u32,
 }
 
 impl DecisionLog {
@@ -38,7 +49,8 @@ impl DecisionLog {
     /// # Errors
     /// As [`Dir::file`].
     pub fn open(state: &State) -> Result<DecisionLog, Fault> {
-        Ok(DecisionLog { file: open(state.dir())?, rotated: None, looked: None, failed: None })
+        let file = open(state.dir())?;
+        Ok(DecisionLog { file, rotated: None, looked: None, failed: None, complaint: Complaint::default() })
     }
 
     /// The open log.
@@ -98,21 +110,25 @@ impl DecisionLog {
     /// Looks whether the log still has its name, now and then; a new file where it was deleted or moved away, since nobody
     /// would ever read what goes on being written to the old one.
     pub fn found_missing(&mut self, state: &State, now: Instant) -> Option<&File> {
-        let since = |then: Option<Instant>| then.map(|then| now.saturating_duration_since(then));
-        if since(self.looked).is_some_and(|d| d < PAUSE) || since(self.failed).is_some_and(|d| d < RETRY) {
+        if self.looked.is_some_and(|then| now.saturating_duration_since(then) < PAUSE) {
             return None;
         }
         self.looked = Some(now);
         match self.replaced(state) {
-            Ok(None) => None,
+            Ok(None) => {
+                self.complaint.over();
+                None
+            }
             Ok(Some(file)) => {
+                self.complaint.over();
                 log::error!("the decision log was deleted or moved away: it goes on in a new {NAME}, which says so");
                 self.file = file;
                 Some(&self.file)
             }
             Err(why) => {
-                self.failed = Some(now);
-                log::error!("the decision log goes on in a file that is not at its name any more: {why}");
+                if self.complaint.is_news(&why.to_string(), now) {
+                    log::error!("the decision log goes on in a file that is not at its name any more: {why}");
+                }
                 None
             }
         }
@@ -133,6 +149,25 @@ impl DecisionLog {
         let ours = self.file.metadata().or_fault(|| format!("looking at {NAME}"))?;
         let seen = dir.stat(OsStr::new(NAME))?.map(|s| (s.st_dev, s.st_ino));
         Ok(seen == Some((ours.dev(), ours.ino())))
+    }
+}
+
+impl Complaint {
+    fn is_news(&mut self, why: &str, now: Instant) -> bool {
+        if self.since.is_none_or(|then| now.saturating_duration_since(then) >= RETRY) {
+            *self = Complaint { since: Some(now), ..Complaint::default() };
+        }
+        if self.text == why || self.times == COMPLAINTS {
+            return false;
+        }
+        self.text = why.to_owned();
+        self.times += 1;
+        true
+    }
+
+    /// All is well: whatever comes next is news.
+    fn over(&mut self) {
+        self.text.clear();
     }
 }
 
@@ -160,4 +195,25 @@ fn want() -> Want {
 
 fn old(n: u32) -> OsString {
     format!("{NAME}.{n}").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Checked: with one complaint in ten minutes, and without the bound, this fails.
+    #[test]
+    fn a_complaint_is_repeated_when_its_reason_changes_and_a_flood_of_reasons_is_bounded() {
+        let (mut complaint, start) = (Complaint::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert!(complaint.is_news("gone", at(0)));
+        assert!(!complaint.is_news("gone", at(1)));
+        assert!(complaint.is_news("another is in its place", at(2)));
+        complaint.over();
+        assert!(complaint.is_news("another is in its place", at(3)));
+        let said = (4..500).filter(|n| complaint.is_news(&n.to_string(), at(*n))).count() as u32;
+        assert_eq!(said, COMPLAINTS - 3);
+        // What lasts is said again after ten minutes.
+        assert!(complaint.is_news("gone", at(600)) && !complaint.is_news("gone", at(601)));
+    }
 }

@@ -1,6 +1,7 @@
 //! Tests over real files and sockets, with what they share.
 
 mod alertlog;
+mod decisionlog;
 mod listeners;
 mod lockfile;
 mod record;
@@ -59,7 +60,7 @@ fn fifo(path: &Path) {
 fn root(claim: &str) -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {
-        println!("skipped, only root can try it: {claim}");
+        println!("skipped: {claim} needs root");
     }
     root
 }

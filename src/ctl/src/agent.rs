@@ -1,0 +1,305 @@
+//! The commands that ask a running nsecd over an agent socket: one request of the socket protocol, its reply as it came.
+//!
+//! A session token never comes from the command line, where every process of the host could read it: it is
+//! read from a file or from standard input.
+
+use crate::cli::{duration, tags};
+use crate::{complain, show};
+use clap::{Args, Subcommand, ValueHint};
+use serde_json::{Map, Value, json};
+use std::env;
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Where nsecd listens.
+#[derive(Args, Debug, PartialEq)]
+pub(crate) struct Socket {
+    /// The agent socket [default: $NOSTR_SIGNER_SOCKET, else the first that exists of nsecd's default paths]
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    socket: Option<PathBuf>,
+}
+
+/// `pubkey`.
+#[derive(Args, Debug, PartialEq)]
+pub(crate) struct Pubkey {
+    /// Whose key; without it the default account's
+    #[arg(long, value_name = "NAME")]
+    account: Option<String>,
+    #[command(flatten)]
+    socket: Socket,
+}
+
+/// `session`.
+#[derive(Debug, PartialEq, Subcommand)]
+pub(crate) enum Session {
+    /// Start a session, or with a token a narrower one
+    Start(Start),
+    /// What a session may do, and until when
+    Info(Token),
+    /// End a session, and those that were narrowed from it
+    Revoke(Token),
+}
+
+/// `session start`.
+#[derive(Args, Debug, PartialEq)]
+pub(crate) struct Start {
+    /// Kinds it may sign, as 1,1111 [default: 1, 9734 and 1111, as far as the socket allows]
+    #[arg(long, value_name = "KINDS")]
+    scope: Option<String>,
+    /// How long it lives: seconds, or a number with s, m, h or d [default: 8h, as far as the socket allows]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    ttl: Option<u64>,
+    /// Whose key it may use; without it the default account's
+    #[arg(long, value_name = "NAME")]
+    account: Option<String>,
+    /// The session to narrow: a file whose first line is its token, `-` for standard input
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    token_file: Option<PathBuf>,
+    /// Write the new token to a new file as well, mode 0600
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    save: Option<PathBuf>,
+    #[command(flatten)]
+    socket: Socket,
+}
+
+/// `session info` and `session revoke`.
+#[derive(Args, Debug, PartialEq)]
+pub(crate) struct Token {
+    /// A file whose first line is the session's token, `-` for standard input
+    #[arg(long, value_name = "FILE", default_value = "-", value_hint = ValueHint::FilePath)]
+    token_file: PathBuf,
+    #[command(flatten)]
+    socket: Socket,
+}
+
+/// `sign`.
+#[derive(Args, Debug, PartialEq)]
+pub(crate) struct Sign {
+    /// The event's kind
+    #[arg(long, value_name = "N")]
+    kind: u16,
+    /// Its content [default: empty]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    content: Option<String>,
+    /// A file that is its content, `-` for standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "content", value_hint = ValueHint::FilePath)]
+    content_file: Option<PathBuf>,
+    /// Its tags: a JSON array of arrays of strings
+    #[arg(long, value_name = "JSON", value_parser = tags)]
+    tags: Option<Value>,
+    /// Its time, in seconds since 1970 [default: now]
+    #[arg(long, value_name = "SECONDS")]
+    created_at: Option<u32>,
+    /// Whose key signs; without it the session's, or the default account's
+    #[arg(long, value_name = "NAME")]
+    account: Option<String>,
+    /// The session to sign in: a file whose first line is its token, `-` for standard input
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    socket: Socket,
+}
+
+/// One request, but for the parts that lie in files.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Ask {
+    /// `--socket`, if given.
+    socket: Option<PathBuf>,
+    /// The protocol's method.
+    method: &'static str,
+    /// Its parameters.
+    params: Map<String, Value>,
+    /// A parameter whose value is the first line of a file (`-`: standard input).
+    token: Option<(&'static str, PathBuf)>,
+    /// Where a new session's token is to be written.
+    save: Option<PathBuf>,
+    /// A file whose text is the parameter `content`.
+    content: Option<PathBuf>,
+}
+
+impl Ask {
+    fn new(method: &'static str, socket: Socket, params: Value) -> Ask {
+        let Value::Object(mut params) = params else { unreachable!("parameters are written as an object") };
+        params.retain(|_, value| !value.is_null());
+        Ask { socket: socket.socket, method, params, token: None, save: None, content: None }
+    }
+}
+
+impl From<Pubkey> for Ask {
+    fn from(asked: Pubkey) -> Ask {
+        Ask::new("get_public_key", asked.socket, json!({"account": asked.account}))
+    }
+}
+
+impl From<Session> for Ask {
+    fn from(asked: Session) -> Ask {
+        let by_token = |method, token: Token| Ask {
+            token: Some(("token", token.token_file)),
+            ..Ask::new(method, token.socket, json!({}))
+        };
+        match asked {
+            Session::Start(start) => {
+                let params = json!({"account": start.account, "scope": start.scope, "ttl": start.ttl});
+                let token = start.token_file.map(|file| ("session_token", file));
+                Ask { token, save: start.save, ..Ask::new("session_start", start.socket, params) }
+            }
+            Session::Info(token) => by_token("session_info", token),
+            Session::Revoke(token) => by_token("session_revoke", token),
+        }
+    }
+}
+
+impl From<Sign> for Ask {
+    fn from(sign: Sign) -> Ask {
+        let params = json!({
+            "account": sign.account,
+            "kind": sign.kind,
+            "content": sign.content.unwrap_or_default(),
+            "tags": sign.tags,
+            "created_at": sign.created_at,
+        });
+        let token = sign.token_file.map(|file| ("session_token", file));
+        Ask { token, content: sign.content_file, ..Ask::new("sign_event", sign.socket, params) }
+    }
+}
+
+/// Asks, and prints the reply. Exit code 1: it is an error.
+pub(crate) fn run(ask: impl Into<Ask>) -> ExitCode {
+    let ask = ask.into();
+    let (socket, save) = (ask.socket.clone(), ask.save.clone());
+    let request = match complete(ask) {
+        Ok(request) => request,
+        Err(what) => return complain(&what, 2),
+    };
+    let candidates = socket.map_or_else(default_sockets, |path| vec![path]);
+    let Some(path) = candidates.iter().find(|p| p.exists()) else {
+        let tried: Vec<_> = candidates.iter().map(|p| p.display().to_string()).collect();
+        return complain(
+            &format!("no socket at {}; start nsecd, or name its socket with --socket", tried.join(", ")),
+            3,
+        );
+    };
+    let reply = match exchange(path, &request) {
+        Ok(reply) => reply,
+        Err(e) => {
+            let advice = "is nsecd running, and may this user connect (the socket's mode and owner decide)?";
+            return complain(&format!("asking {}: {e}; {advice}", path.display()), 3);
+        }
+    };
+    match serde_json::from_str::<Value>(&reply) {
+        Ok(value) => {
+            let refused = value.get("error").is_some_and(|e| !e.is_null());
+            if let (Some(file), Some(token)) = (save, value["session"]["token"].as_str())
+                && let Err(e) = store(&file, token)
+            {
+                return complain(
+                    &format!("the session has started, but its token is not saved: {}: {e}", file.display()),
+                    3,
+                );
+            }
+            show(reply.trim_end(), ExitCode::from(u8::from(refused)))
+        }
+        Err(e) => complain(&format!("the reply from {} is not JSON: {e}", path.display()), 3),
+    }
+}
+
+/// The request's line, with the parts that lie in files.
+fn complete(mut ask: Ask) -> Result<String, String> {
+    if let Some(file) = &ask.content {
+        ask.params.insert("content".into(), json!(text(file)?));
+    }
+    if let Some((name, file)) = &ask.token {
+        let all = text(file)?;
+        ask.params.insert((*name).into(), json!(all.lines().next().unwrap_or_default().trim()));
+    }
+    Ok(json!({"method": ask.method, "params": ask.params}).to_string() + "\n")
+}
+
+fn text(file: &Path) -> Result<String, String> {
+    let mut all = String::new();
+    let read = match file.to_str() {
+        Some("-") => io::stdin().read_to_string(&mut all).map(|_| all),
+        _ => fs::read_to_string(file),
+    };
+    read.map_err(|e| format!("reading {}: {e}", file.display()))
+}
+
+/// A new file that only its owner can read.
+fn store(file: &Path, token: &str) -> io::Result<()> {
+    let mut file = fs::File::options().write(true).create_new(true).mode(0o600).open(file)?;
+    writeln!(file, "{token}")
+}
+
+fn exchange(path: &Path, request: &str) -> io::Result<String> {
+    let mut stream = UnixStream::connect(path)?;
+    stream.write_all(request.as_bytes())?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line)?;
+    Ok(line)
+}
+
+/// Where nsecd listens unless told otherwise, most specific first.
+fn default_sockets() -> Vec<PathBuf> {
+    if let Some(path) = env::var_os("NOSTR_SIGNER_SOCKET").filter(|p| !p.is_empty()) {
+        return vec![path.into()];
+    }
+    let uid = fs::metadata("/proc/self").map(|m| m.uid()).unwrap_or_default();
+    let runtime = env::var_os("XDG_RUNTIME_DIR").filter(|d| !d.is_empty());
+    let mut paths: Vec<PathBuf> = runtime.map(|d| Path::new(&d).join("nostr-signer.sock")).into_iter().collect();
+    if uid == 0 {
+        paths.extend(["/run/nsecd/agents/signer.sock", "/run/nostr/signer.sock"].map(PathBuf::from));
+    }
+    paths.extend(["/run/user/", "/tmp/nsecd-"].map(|dir| format!("{dir}{uid}/nostr-signer.sock").into()));
+    paths
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn ask(line: &str) -> Result<Ask, String> {
+        match Cli::read(line.split_whitespace())?.command {
+            Command::Pubkey(asked) => Ok(asked.into()),
+            Command::Session(asked) => Ok(asked.into()),
+            Command::Sign(asked) => Ok(asked.into()),
+            other => Err(format!("{other:?}")),
+        }
+    }
+
+    #[test]
+    fn a_command_line_becomes_the_protocols_request() {
+        let a = ask("--socket /s session start --scope 1,1111 --ttl=8h").expect("valid");
+        assert_eq!((a.socket, a.method), (Some("/s".into()), "session_start"));
+        assert_eq!(Value::Object(a.params), json!({"scope": "1,1111", "ttl": 28800}));
+        let a = ask("sign --kind 1 --tags [[\"t\",\"x\"]] --created-at 5 --token-file f").expect("valid");
+        assert_eq!(Value::Object(a.params), json!({"kind": 1, "content": "", "tags": [["t", "x"]], "created_at": 5}));
+        assert_eq!(a.token, Some(("session_token", "f".into())));
+        assert_eq!(ask("session info").expect("valid").token, Some(("token", "-".into())));
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_a_usage_error() {
+        for line in ["", "sing", "sign", "sign --kind 65536", "sign --kind 1 --tags {}", "pubkey --kind 1"] {
+            ask(line).expect_err(line);
+        }
+        for ttl in ["8w", "+8", "", "h", "-1", "999999999999999999d"] {
+            ask(&format!("session start --ttl={ttl}")).expect_err(ttl);
+        }
+        ask("sign --kind 1 --content-file a --content b").expect_err("two contents");
+        ask("session info --token abc").expect_err("a token in argv");
+    }
+
+    #[test]
+    fn a_token_comes_from_the_first_line_of_a_file() {
+        let file = env::temp_dir().join(format!("nsecctl-token-{}", std::process::id()));
+        fs::write(&file, "abc\nrest\n").expect("temp file");
+        let line = ask(&format!("session info --token-file={}", file.display())).and_then(complete);
+        fs::remove_file(&file).expect("temp file");
+        assert_eq!(line, Ok("{\"method\":\"session_info\",\"params\":{\"token\":\"abc\"}}\n".into()));
+    }
+}
