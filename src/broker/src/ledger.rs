@@ -12,7 +12,7 @@ use crate::budgets::{self, Budgets, Class};
 use crate::clock::Now;
 use crate::day::Day;
 use crate::held::Held;
-use crate::limits::{Exceeded, Meter};
+use crate::limits::{Exceeded, MINUTE, Meter};
 use crate::principal::{Principal, User};
 use crate::row::{Drawing, OfDay, OfPrincipal, OfSession, OfTotal, OfUser, Row, Spending, Use};
 use crate::session::{Session, Sessions, Terms, TokenHash};
@@ -286,8 +286,9 @@ impl Ledger {
     fn start(&mut self, terms: &Terms) {
         let (who, at) = (terms.starter, terms.started);
         self.last = at;
-        self.known(who).meters.starts.reserve(at.boot);
-        self.users.entry(who.user()).or_default().starts.reserve(at.boot);
+        // Asked about by the minute only, and where sessions are many and short, an hour of starts is a large part of all memory.
+        self.known(who).meters.starts.reserve_within(MINUTE, at.boot);
+        self.users.entry(who.user()).or_default().starts.reserve_within(MINUTE, at.boot);
         // Narrowing is a use: by anybody but the starter, who may be handing it on, it binds as signing does.
         if let Some(parent) = terms.parent.filter(|p| self.sessions.get(p).is_some_and(|s| s.terms.starter != who)) {
             self.bind(&parent, who);

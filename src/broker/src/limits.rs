@@ -66,7 +66,12 @@ impl Meter {
 
     /// Takes a slot.
     pub fn reserve(&mut self, now: u64) {
-        self.forget(now);
+        self.reserve_within(HOUR, now);
+    }
+
+    /// The same, where no window is asked for that is longer than `span`: nothing older is remembered.
+    pub fn reserve_within(&mut self, span: u64, now: u64) {
+        self.forget(span, now);
         self.times.push_back(now);
     }
 
@@ -79,7 +84,7 @@ impl Meter {
 
     /// Whether nothing is left that any window counts.
     pub fn is_empty(&mut self, now: u64) -> bool {
-        self.forget(now);
+        self.forget(HOUR, now);
         self.times.is_empty()
     }
 
@@ -104,8 +109,8 @@ impl Meter {
         self.times = self.times.iter().map(aged).filter(|age| *age < HOUR).map(|age| to.saturating_sub(age)).collect();
     }
 
-    fn forget(&mut self, now: u64) {
-        while self.times.front().is_some_and(|&t| now.saturating_sub(t) >= HOUR) {
+    fn forget(&mut self, span: u64, now: u64) {
+        while self.times.front().is_some_and(|&t| now.saturating_sub(t) >= span) {
             self.times.pop_front();
         }
     }
@@ -210,6 +215,17 @@ mod tests {
         let mut unforgiven = meter(&[7]);
         unforgiven.carry(7, 0, HOUR);
         assert_eq!(unforgiven.used(10_000, HOUR), 1);
+    }
+
+    #[test]
+    fn what_is_asked_about_by_the_minute_is_remembered_for_a_minute() {
+        let (mut minute, mut hour) = (Meter::default(), Meter::default());
+        for i in 0..1000 {
+            minute.reserve_within(MINUTE, i * 1000);
+            hour.reserve(i * 1000);
+        }
+        assert_eq!((minute.times.len(), hour.times.len()), (60, 1000));
+        assert_eq!(minute.used(MINUTE, 999_000), hour.used(MINUTE, 999_000));
     }
 
     #[test]
