@@ -3,9 +3,15 @@
 
 mod support;
 
+#[path = "admin/ctl.rs"]
+mod ctl;
 #[path = "admin/owner.rs"]
 mod owner;
 #[path = "admin/peers.rs"]
 mod peers;
 #[path = "admin/reserve.rs"]
 mod reserve;
+#[path = "admin/sessions.rs"]
+mod sessions;
+#[path = "admin/status.rs"]
+mod status;

@@ -28,7 +28,8 @@ fn lines(nsecd: &Nsecd) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-fn verified(nsecd: &Nsecd) {
+/// The decision log and the records agree.
+pub fn verified(nsecd: &Nsecd) {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_nsecctl"));
     let output = command.args(["audit", "verify", "--state-dir"]).arg(nsecd.dir.join("state")).output().unwrap();
     assert!(

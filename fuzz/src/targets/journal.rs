@@ -231,6 +231,9 @@ fn policy(choices: u8) -> Policy {
         gate_fd: -1,
         ceiling_period_ms: 1000,
         seal_ceiling_period_ms: None,
+        kinds: Kinds::Any,
+        ceiling: None,
+        created_at: None,
         record: Record { name: name.into(), last: None, oldest: 1 },
     };
     Policy {
@@ -245,6 +248,7 @@ fn policy(choices: u8) -> Policy {
         ecdh_fd: None,
         journal_fd: -1,
         admin_fd: -1,
+        processes: Vec::new(),
         operator_uid: 0,
         boot_id: if bit(5) { "boot-2".into() } else { "boot-1".into() },
         syslog_fd: None,

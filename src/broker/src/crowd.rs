@@ -81,6 +81,17 @@ impl Crowd {
         self.groups.get(&who).is_some_and(|g| g.moving > 0)
     }
 
+    /// All connections.
+    pub fn count(&self) -> usize {
+        self.connections
+    }
+
+    /// Principals of a socket and how many connections each has.
+    pub fn of_socket(&self, socket: u16) -> impl Iterator<Item = (Principal, usize)> + '_ {
+        let of = move |who: &Principal| who.socket == socket;
+        self.groups.iter().filter(move |(who, _)| of(who)).map(|(who, group)| (*who, group.connections))
+    }
+
     /// Connections of one principal.
     pub fn connections(&self, who: Principal) -> usize {
         self.groups.get(&who).map_or(0, |g| g.connections)

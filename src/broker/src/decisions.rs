@@ -8,6 +8,7 @@
 mod end;
 mod flood;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 
@@ -106,6 +107,8 @@ pub struct DecisionLog {
     floods: Vec<Flood>,
     /// The admin socket's.
     operators: Flood,
+    /// Refusals by socket and rule.
+    refusals: BTreeMap<(usize, &'static str), u64>,
     sockets: Vec<String>,
     accounts: Vec<(String, String)>,
     /// One for each account, then the ECDH holder's, if there is one.
@@ -140,6 +143,7 @@ impl DecisionLog {
             lost: 0,
             floods: policy.sockets.iter().map(|_| Flood::default()).collect(),
             operators: Flood::default(),
+            refusals: BTreeMap::new(),
             sockets: policy.sockets.iter().map(|s| s.path.clone()).collect(),
             accounts: policy.accounts.iter().map(|a| (a.name.clone(), a.public_key.clone())).collect(),
             records: records(policy),
@@ -218,6 +222,9 @@ impl DecisionLog {
         let Decision { socket, who, method, session, account, kind, rule, why, urgent } = decision;
         self.end_span(socket, now, false);
         let rule_or_done = rule.unwrap_or("done");
+        if let Some(rule) = rule {
+            self.count(socket, rule);
+        }
         let operator = socket == usize::from(ADMIN);
         let flood = if operator { Some(&mut self.operators) } else { self.floods.get_mut(socket) };
         let Some(flood) = flood else { return };
@@ -235,13 +242,45 @@ impl DecisionLog {
         self.push_or_lose(now, Entry::Decided(decided));
     }
 
+    /// Counts a refusal: the broker's own, or one that it was told of.
+    pub fn count(&mut self, socket: usize, rule: &'static str) {
+        let count = self.refusals.entry((socket, rule)).or_default();
+        *count = count.saturating_add(1);
+    }
+
+    /// Refusals of a socket since this broker began, by rule.
+    pub fn refusals(&self, socket: usize) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        self.refusals
+            .range((socket, "")..)
+            .take_while(move |((of, _), _)| *of == socket)
+            .map(|((_, rule), n)| (*rule, *n))
+    }
+
+    /// Bytes of the file, and the number of its last line.
+    pub fn extent(&self) -> (u64, u64) {
+        (self.size, self.head.n)
+    }
+
+    /// Rows of an account's record: the last one's number, if one is kept, and that of the oldest.
+    pub fn rows(&self, account: usize) -> Option<(u64, u64)> {
+        let rows = self.records.get(account)?;
+        rows.last.map(|last| (last, rows.oldest))
+    }
+
     /// Writes what has become of sessions.
     pub fn happened(&mut self, row: &Row, now: Now) {
         let entry = match row {
             Row::Start(terms) => {
                 let parent = terms.parent.map(|hash| hash.label());
+                let socket = usize::from(terms.starter.socket);
+                // The operator asks on his own socket, for another.
+                let issued = terms.issued.filter(|_| terms.starter.is_issuer());
+                let operator = issued.map(|issued| Principal { socket: ADMIN, uid: issued.by, cgroup: None });
+                let asked_on = if operator.is_some() { usize::from(ADMIN) } else { socket };
                 Entry::SessionStarted(SessionStarted {
-                    asked: self.asked(usize::from(terms.starter.socket), Some(terms.starter), "session_start", parent),
+                    asked: self.asked(asked_on, operator.or(Some(terms.starter)), "session_start", parent),
+                    on: operator.map(|_| self.path(socket)),
+                    rules: u32::try_from(terms.rules.len()).unwrap_or(u32::MAX),
                     started: terms.token.label(),
                     account: self.accounts.get(terms.account).map(|(name, _)| name.clone()).unwrap_or_default(),
                     scope: terms.scope.clone(),

@@ -55,6 +55,9 @@ pub fn policy_with(change: impl FnOnce(&mut Socket)) -> Policy {
         gate_fd: -1,
         ceiling_period_ms: 1000,
         seal_ceiling_period_ms: None,
+        kinds: Kinds::Any,
+        ceiling: None,
+        created_at: None,
         record: record(name),
     };
     let mut second = socket("/run/b.sock");
@@ -71,6 +74,7 @@ pub fn policy_with(change: impl FnOnce(&mut Socket)) -> Policy {
         ecdh_fd: None,
         journal_fd: -1,
         admin_fd: -1,
+        processes: Vec::new(),
         operator_uid: 1000,
         boot_id: "boot-1".into(),
         syslog_fd: None,

@@ -90,7 +90,6 @@ impl Journal {
     }
 
     /// Bytes of the file.
-    #[cfg(test)]
     pub(crate) fn size(&self) -> u64 {
         self.sheet.size
     }

@@ -63,6 +63,11 @@ impl Object {
         self.0.extend(value.map(|value| (key.to_owned(), value)));
     }
 
+    /// All members.
+    pub fn into_members(self) -> Vec<(String, Value)> {
+        self.0
+    }
+
     /// The name of a member that is left.
     pub fn first(&self) -> Option<&str> {
         self.0.first().map(|(key, _)| key.as_str())

@@ -206,6 +206,11 @@ impl Ledger {
         &self.held
     }
 
+    /// Principals of a socket that anything is known of.
+    pub fn principals(&self, socket: u16) -> impl Iterator<Item = Principal> + '_ {
+        self.principals.keys().copied().filter(move |who| who.socket == socket)
+    }
+
     /// What was used of the budget of a socket's rule for a kind.
     pub fn day(&self, socket: u16, kind: u16) -> Option<&Day> {
         self.days.get(&(socket, kind))
@@ -247,20 +252,27 @@ impl Ledger {
                 }
                 self.budgets[usize::from(who.socket)].give_back(*class, at.boot);
             }
-            Row::Draw(Drawing { socket, kind, msats, at }) => {
-                self.last = *at;
-                self.days.entry((*socket, *kind)).or_default().draw(*msats, at.boot);
+            Row::Draw(drawing) => {
+                self.last = drawing.at;
+                self.draw(drawing);
             }
-            Row::Undraw(Drawing { socket, kind, msats, at }) => {
-                if let Some(day) = self.days.get_mut(&(*socket, *kind)) {
+            Row::Undraw(Drawing { socket, kind, msats, at, session }) => {
+                let day = match session {
+                    None => self.days.get_mut(&(*socket, *kind)),
+                    Some(hash) => self.sessions.get_mut(hash).and_then(|session| session.days.get_mut(kind)),
+                };
+                if let Some(day) = day {
                     day.give_back(*msats, at.boot);
                 }
             }
             Row::Hold(who) => self.held.add(*who),
             Row::Release => drop(self.held.clear()),
             Row::End(hash) => drop(self.sessions.remove(hash)),
-            Row::Session(OfSession { terms, signs, meter }) => {
+            Row::Session(OfSession { terms, signs, meter, days }) => {
                 self.sessions.insert(terms.clone(), *signs, meter.clone());
+                if let Some(session) = self.sessions.get_mut(&terms.token) {
+                    session.days = days.clone();
+                }
             }
             Row::Principal(OfPrincipal { who, meters, latch }) => {
                 let known = self.known(*who);
@@ -283,9 +295,27 @@ impl Ledger {
         }
     }
 
+    /// Counts in a rule's budget: the socket's, or a session's. One that a session has lost is lost with it.
+    fn draw(&mut self, drawing: &Drawing) {
+        let Drawing { socket, kind, msats, at, session } = *drawing;
+        let day = match session {
+            None => self.days.entry((socket, kind)).or_default(),
+            Some(hash) => match self.sessions.get_mut(&hash) {
+                Some(session) => session.days.entry(kind).or_default(),
+                None => return,
+            },
+        };
+        day.draw(msats, at.boot);
+    }
+
     fn start(&mut self, terms: &Terms) {
         let (who, at) = (terms.starter, terms.started);
         self.last = at;
+        // The operator has no windows and no first session.
+        if who.is_issuer() {
+            self.sessions.insert(terms.clone(), 0, Meter::default());
+            return;
+        }
         // Asked about by the minute only, and where sessions are many and short, an hour of starts is a large part of all memory.
         self.known(who).meters.starts.reserve_within(MINUTE, at.boot);
         self.users.entry(who.user()).or_default().starts.reserve_within(MINUTE, at.boot);
@@ -422,7 +452,9 @@ impl Ledger {
             let socket = &policy.sockets[usize::from(terms.starter.socket)];
             let scope: Vec<u16> = terms.scope.iter().copied().filter(|kind| socket.kinds.contains(*kind)).collect();
             let ends = earlier(terms.ends, latest(terms.started, socket.max_ttl));
-            if scope.is_empty() || !serves(socket, policy, terms.account) {
+            // Where the operator starts them, what an agent has started before is none of his.
+            let foreign = socket.start_sessions == StartSessions::Admin && terms.issued.is_none();
+            if scope.is_empty() || foreign || !serves(socket, policy, terms.account) {
                 ended.extend(self.sessions.family(&hash));
             } else if scope != terms.scope || ends != terms.ends {
                 self.sessions.narrow(&hash, scope, ends);
@@ -475,8 +507,9 @@ impl Ledger {
                 Row::Principal(OfPrincipal { who, meters: known.meters.clone(), latch: known.latch.clone() })
             }
             Piece::Session(hash) => {
-                let Session { terms, sign_count, meter, .. } = self.sessions.get(&hash)?;
-                Row::Session(OfSession { terms: terms.clone(), signs: *sign_count, meter: meter.clone() })
+                let Session { terms, sign_count, meter, days, .. } = self.sessions.get(&hash)?;
+                let (terms, meter, days) = (terms.clone(), meter.clone(), days.clone());
+                Row::Session(OfSession { terms, signs: *sign_count, meter, days })
             }
         })
     }

@@ -4,11 +4,13 @@
 //! last. Pure: time and randomness are arguments, nothing is written. The gate holds the account's ceiling besides, for
 //! the day this code is hijacked; what is decided here is per socket, session and principal.
 
+use nsecd_policy::rules::Rule;
 use nsecd_policy::{Policy, Socket};
 
 use crate::alert::Rank;
 use crate::budgets::Class;
 use crate::clock::Now;
+use crate::day::Day;
 use crate::event::{Draft, Texts};
 use crate::ledger::Ledger;
 use crate::limits::{Exceeded, Meter};
@@ -19,7 +21,7 @@ use crate::row::{Drawing, Row, Spending, Use};
 use crate::rules::{self, Broken};
 use crate::session::{Denial, TokenHash};
 
-mod operator;
+pub mod operator;
 mod sessions;
 
 /// The gate takes no longer event: bytes of its canonical form.
@@ -105,8 +107,8 @@ pub struct Grant {
 pub struct Slot {
     /// Windows.
     pub used: Use,
-    /// The budget of a rule.
-    pub drawn: Option<Drawing>,
+    /// The budgets of a rule of the socket's, and of one of the session's.
+    pub drawn: [Option<Drawing>; 2],
 }
 
 /// The policy and everything it has to remember.
@@ -166,7 +168,7 @@ impl Engine {
     /// Gives a slot back: no signature came of it.
     pub fn free(&mut self, slot: Slot) {
         self.happen(Row::Free(slot.used));
-        if let Some(drawn) = slot.drawn {
+        for drawn in slot.drawn.into_iter().flatten() {
             self.happen(Row::Undraw(drawn));
         }
     }
@@ -222,7 +224,7 @@ impl Engine {
         random: Random,
     ) -> Result<Verdict, Refusal> {
         if let Method::SignEvent(draft) = &call.method {
-            self.avoids_canaries(draft.kind, who)?;
+            self.avoids_canaries(draft.kind, who, None)?;
         }
         let uses_key =
             matches!(call.method, Method::SignEvent(_) | Method::SessionStart { .. } | Method::Crypto { .. });
@@ -230,6 +232,9 @@ impl Engine {
             return refuse(Code::Frozen, HELD);
         }
         let presented = self.presented(&call.token, who)?;
+        if let (Method::SignEvent(draft), Some(Presented { hash, .. })) = (&call.method, presented) {
+            self.avoids_canaries(draft.kind, who, Some(&hash))?;
+        }
         self.offers(&call.method, who)?;
         let account = match call.method {
             // These name no account: what such a parameter says cannot contradict anything.
@@ -249,7 +254,7 @@ impl Engine {
             Method::SessionInfo(token) => self.info(token, who, now),
             Method::SessionRevoke(token) => self.revoke(token, who),
             Method::SignEvent(draft) => return self.sign(Wanted { draft, account, session, behind }, who, now),
-            Method::Crypto { method, .. } => return self.errand(*method, who, now),
+            Method::Crypto { method, .. } => return self.errand(*method, session.as_ref(), who, now),
         }))
     }
 
@@ -330,7 +335,9 @@ impl Engine {
     fn sign(&mut self, wanted: Wanted, who: Principal, now: Now) -> Result<Verdict, Refusal> {
         let Wanted { draft, account, session, behind } = wanted;
         self.allows_kind(draft.kind, session.as_ref(), who)?;
-        self.allows_beyond_first(draft.kind, account, who, now)?;
+        if !self.is_issued(session.as_ref()) {
+            self.allows_beyond_first(draft.kind, account, who, now)?;
+        }
         let socket = self.socket(who);
         let created_at = draft.created_at.map_or(now.wall_seconds(), i64::from);
         if let Some((lo, hi)) = socket.created_at {
@@ -345,7 +352,7 @@ impl Engine {
         if draft.pubkey.as_ref().is_some_and(|named| !named.eq_ignore_ascii_case(own)) {
             return refuse(Code::BadRequest, "Invalid pubkey: not the account's key");
         }
-        let msats = self.follows_rules(draft, created_at, who, now)?;
+        let drawn = self.follows_rules(draft, created_at, session.as_ref(), who, now)?;
         // The windows before the event's text: a try that comes to nothing must cost little, however large the event.
         let wait = if session.is_some() { socket.on_limit_wait } else { socket.tokenless_on_limit_wait };
         if let Some(exceeded) = self.exceeded(session.as_ref(), who, now.boot) {
@@ -365,21 +372,26 @@ impl Engine {
             return refuse(Code::TooLarge, text);
         }
         let used = Use { who, session, at: now };
-        let drawn = msats.map(|msats| Drawing { socket: who.socket, kind: draft.kind, msats, at: now });
         self.happen(Row::Sign(used));
-        if let Some(drawn) = drawn {
+        for drawn in drawn.into_iter().flatten() {
             self.happen(Row::Draw(drawn));
         }
         Ok(Verdict::Sign(Grant { account, texts, slot: Slot { used, drawn } }))
     }
 
-    fn errand(&self, method: Crypto, who: Principal, now: Now) -> Result<Verdict, Refusal> {
+    fn errand(
+        &self,
+        method: Crypto,
+        session: Option<&TokenHash>,
+        who: Principal,
+        now: Now,
+    ) -> Result<Verdict, Refusal> {
         if self.policy.ecdh_fd.is_none() {
             return Err(method.failure(Code::Unavailable, "no key agreement").into());
         }
         // Encryption knows no kinds: what a first session holds it to is the account, which is always the default one, and
         // the time.
-        if let Some(latch) = self.ledger.latch(who) {
+        if let Some(latch) = self.ledger.latch(who).filter(|_| !self.is_issued(session)) {
             let account = self.policy.accounts.get(latch.account).map(|account| &account.name);
             if latch.is_over(now) {
                 return Err(method.failure(Code::Expired, BEYOND_FIRST).into());
@@ -435,8 +447,15 @@ impl Engine {
 
     /// An attempt at a canary kind is an alarm, whether the kind could be signed or not. Whoever tries it is held, if the kernel
     /// tells it from others of its uid.
-    fn avoids_canaries(&mut self, kind: u16, who: Principal) -> Result<(), Refusal> {
-        if !self.socket(who).rules.iter().any(|rule| rule.canary && rule.kind == kind) {
+    fn avoids_canaries(&mut self, kind: u16, who: Principal, session: Option<&TokenHash>) -> Result<(), Refusal> {
+        let rules = match session {
+            None => &self.socket(who).rules,
+            Some(hash) => match self.issued_rules(hash)? {
+                Some((_, rules)) => rules,
+                None => return Ok(()),
+            },
+        };
+        if !rules.iter().any(|rule| rule.canary && rule.kind == kind) {
             return Ok(());
         }
         let hold = who.cgroup.is_some() && !self.ledger.held().contains(who);
@@ -458,11 +477,50 @@ impl Engine {
         }
     }
 
-    /// Holds an event to the rules that its socket has for its kind; the millisatoshis to be drawn, if there is a budget.
-    fn follows_rules(&self, draft: &Draft, created_at: i64, who: Principal, now: Now) -> Result<Option<u64>, Refusal> {
-        let Some(rule) = self.socket(who).rules.iter().find(|rule| rule.kind == draft.kind) else { return Ok(None) };
+    /// Holds an event to the rules that its socket has for its kind, and then to those that the operator gave its session; what
+    /// is to be drawn of either's budget.
+    fn follows_rules(
+        &self,
+        draft: &Draft,
+        created_at: i64,
+        session: Option<&TokenHash>,
+        who: Principal,
+        now: Now,
+    ) -> Result<[Option<Drawing>; 2], Refusal> {
+        let times = (created_at, now);
+        let day = self.ledger.day(who.socket, draft.kind);
+        let of_socket = self.follows(&self.socket(who).rules, "rule", draft, times, day)?;
+        let mut drawn = [of_socket, None].map(|msats: Option<u64>| {
+            msats.map(|msats| Drawing { socket: who.socket, kind: draft.kind, msats, at: now, session: None })
+        });
+        let issued = session.map(|hash| self.issued_rules(hash)).transpose()?.flatten();
+        if let Some((first, rules)) = issued {
+            let day = self.ledger.sessions().get(&first).and_then(|first| first.days.get(&draft.kind));
+            let msats = self.follows(rules, "the session's rule", draft, times, day)?;
+            drawn[1] = msats.map(|msats| Drawing {
+                socket: who.socket,
+                kind: draft.kind,
+                msats,
+                at: now,
+                session: Some(first),
+            });
+        }
+        Ok(drawn)
+    }
+
+    /// Holds an event to one of these rules, `what` they are called; the millisatoshis to be drawn, if there is a budget, of
+    /// which so much is used.
+    fn follows(
+        &self,
+        rules: &[Rule],
+        what: &str,
+        draft: &Draft,
+        (created_at, now): (i64, Now),
+        day: Option<&Day>,
+    ) -> Result<Option<u64>, Refusal> {
+        let Some(rule) = rules.iter().find(|rule| rule.kind == draft.kind) else { return Ok(None) };
         let refused = |code, Broken { rule, text }: Broken| {
-            let mut error = Error::new(code, format!("Event kind {} refused by rule {rule}: {text}", draft.kind));
+            let mut error = Error::new(code, format!("Event kind {} refused by {what} {rule}: {text}", draft.kind));
             error.rule = Some(rule);
             error
         };
@@ -470,7 +528,6 @@ impl Engine {
         if !rules::has_day(rule) {
             return Ok(None);
         }
-        let day = self.ledger.day(who.socket, draft.kind);
         let used = day.map_or((0, 0), |day| day.used(now.boot));
         match rules::check_day(rule, msats, used) {
             Ok(()) => Ok(Some(msats)),
@@ -479,6 +536,22 @@ impl Engine {
                 error.retry_after_ms = day.and_then(|day| day.wait(now.boot)).map(|ms| ms.max(1));
                 Err(error.into())
             }
+        }
+    }
+
+    /// Whether the operator issued this session, or the one that it was narrowed from.
+    fn is_issued(&self, session: Option<&TokenHash>) -> bool {
+        session.and_then(|hash| self.ledger.sessions().get(hash)).is_some_and(|s| s.terms.issued.is_some())
+    }
+
+    /// The operator's session that this one is or was narrowed from, and the rules that go with it.
+    fn issued_rules(&self, hash: &TokenHash) -> Result<Option<(TokenHash, &[Rule])>, Refusal> {
+        let sessions = self.ledger.sessions();
+        let Some(issued) = sessions.get(hash).and_then(|session| session.terms.issued) else { return Ok(None) };
+        match sessions.get(&issued.first) {
+            Some(first) => Ok(Some((issued.first, &first.terms.rules))),
+            // It ends with that one; and what its rules were is not known any more.
+            None => Err(denied(Denial::Unknown)),
         }
     }
 

@@ -72,6 +72,16 @@ impl Principal {
         Ok(Principal { socket: ADMIN, uid: getsockopt(fd, PeerCredentials)?.uid(), cgroup: None })
     }
 
+    /// In place of a starter: of what the operator has issued for a socket. No peer has this uid (chown(2) takes it for "none").
+    pub fn issuer(socket: u16) -> Principal {
+        Principal { socket, uid: u32::MAX, cgroup: None }
+    }
+
+    /// Whether this stands for the operator as a session's starter.
+    pub fn is_issuer(self) -> bool {
+        self.uid == u32::MAX
+    }
+
     /// Whether the connection came over the admin socket.
     pub fn is_operator(self) -> bool {
         self.socket == ADMIN
@@ -89,7 +99,7 @@ impl Principal {
 
     /// Whether this peer may connect at all; `listed`: the socket's `peer_uids`.
     pub fn may_connect(self, listed: Option<&[u32]>) -> bool {
-        self.uid != UNMAPPED && listed.is_none_or(|uids| uids.contains(&self.uid))
+        self.uid != UNMAPPED && !self.is_issuer() && listed.is_none_or(|uids| uids.contains(&self.uid))
     }
 }
 

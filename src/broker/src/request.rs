@@ -233,7 +233,8 @@ fn token(value: Option<Value>) -> Result<String, String> {
     }
 }
 
-fn scope(value: Option<Value>) -> Result<Option<Vec<u16>>, String> {
+/// Kinds in the order given, each once; `None`: the default.
+pub(crate) fn scope(value: Option<Value>) -> Result<Option<Vec<u16>>, String> {
     let what = || "Invalid scope: must be a string of event kinds from 0 to 65535 like \"1,1111\"".to_owned();
     let text = match value {
         None | Some(Value::Null) => return Ok(None),
@@ -256,7 +257,8 @@ fn scope(value: Option<Value>) -> Result<Option<Vec<u16>>, String> {
     Ok(Some(kinds))
 }
 
-fn ttl(value: Option<Value>) -> Result<Option<u64>, String> {
+/// Seconds, at least 1; `None`: the default.
+pub(crate) fn ttl(value: Option<Value>) -> Result<Option<u64>, String> {
     match value {
         None | Some(Value::Null) => return Ok(None),
         Some(Value::String(text)) if text.is_empty() => return Ok(None),

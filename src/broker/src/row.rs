@@ -3,6 +3,8 @@
 //! A line is the first eight hex digits of SHA-256 of its JSON, a space, the JSON, a newline. Only hashes of tokens are
 //! in it. Sockets and accounts are numbers of the [`Open`] row before.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -110,6 +112,9 @@ pub struct Drawing {
     pub msats: u64,
     /// When.
     pub at: Now,
+    /// The session whose rule it is; none: the socket's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<TokenHash>,
 }
 
 /// A session, the signatures made with it, their times.
@@ -122,6 +127,9 @@ pub struct OfSession {
     pub signs: u64,
     /// Those of the last hour.
     pub meter: Meter,
+    /// What was used of its rules' budgets, by kind.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub days: BTreeMap<u16, Day>,
 }
 
 /// A principal's windows and latch.

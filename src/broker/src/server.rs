@@ -10,6 +10,7 @@ mod decided;
 mod errands;
 mod outside;
 mod requests;
+mod status;
 
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
@@ -105,7 +106,7 @@ struct Job {
 enum Then {
     /// The reply to sign_event.
     Event {
-        slot: Slot,
+        slot: Box<Slot>,
         /// What the reply has of the event before its id and signature.
         unsigned: String,
     },
@@ -156,6 +157,8 @@ pub struct Server<C: Clock> {
     /// Connections refused since the last sweep because their process had ended.
     ended_before: u64,
     draining: Option<u64>,
+    /// When it began to serve.
+    since: Now,
     served: bool,
     buffer: Vec<u8>,
     /// What each principal has had of this round.
@@ -207,7 +210,7 @@ impl<C: Clock> Server<C> {
         clock: C,
         with_cgroup: bool,
     ) -> nix::Result<Server<C>> {
-        let epoll = files.epoll;
+        let (epoll, since) = (files.epoll, clock.now());
         let readable = |class, index: usize| EpollEvent::new(EpollFlags::EPOLLIN, class | index as u64);
         for (i, listener) in files.listeners.iter().enumerate() {
             epoll.add(listener, readable(LISTENER, i))?;
@@ -259,6 +262,7 @@ impl<C: Clock> Server<C> {
             with_cgroup,
             ended_before: 0,
             draining: None,
+            since,
             served: false,
             buffer: vec![0; BUFFER],
             eaten: HashMap::new(),

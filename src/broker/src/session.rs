@@ -6,10 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use nsecd_policy::rules::Rule;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::clock::Now;
+use crate::day::Day;
 use crate::limits::Meter;
 use crate::principal::{Principal, User};
 use crate::reply::hex;
@@ -26,6 +28,11 @@ impl TokenHash {
     /// Of any text that a client presents.
     pub fn of(token: &str) -> TokenHash {
         TokenHash(Sha256::digest(token).into())
+    }
+
+    /// All 64 digits.
+    pub fn digits(&self) -> String {
+        hex(&self.0)
     }
 
     /// The first 12 digits, as log lines show it.
@@ -77,6 +84,23 @@ pub struct Terms {
     pub ends: Now,
     /// The session it narrows.
     pub parent: Option<TokenHash>,
+    /// The operator's session that it is, or was narrowed from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issued: Option<Issued>,
+    /// What its events must keep to beside its socket's rules, at most one for a kind. Of one that the operator issued; those
+    /// narrowed from it keep to the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<Rule>,
+}
+
+/// Where a session of the operator's comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Issued {
+    /// The operator's uid.
+    pub by: u32,
+    /// The session that was issued, whose rules hold and whose budgets are used.
+    pub first: TokenHash,
 }
 
 impl Terms {
@@ -105,6 +129,8 @@ pub struct Session {
     pub sign_count: u64,
     /// Its windows.
     pub meter: Meter,
+    /// What was used of its rules' budgets, by kind.
+    pub days: BTreeMap<u16, Day>,
     children: Vec<TokenHash>,
     used: u64,
 }
@@ -154,6 +180,16 @@ impl Sessions {
     /// The session, for counting.
     pub fn get_mut(&mut self, hash: &TokenHash) -> Option<&mut Session> {
         self.all.get_mut(hash)
+    }
+
+    /// Those of this starter, the least recently used first.
+    pub fn of_starter(&self, who: Principal) -> impl Iterator<Item = TokenHash> + '_ {
+        self.by_use.get(&who).into_iter().flat_map(|order| order.values().copied())
+    }
+
+    /// Each with its hash, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&TokenHash, &Session)> {
+        self.all.iter()
     }
 
     /// How many there are.
@@ -238,7 +274,8 @@ impl Sessions {
         self.by_use.entry(terms.starter).or_default().insert(self.uses, hash);
         self.by_end.insert((terms.ends.boot, hash));
         *self.by_user.entry(terms.starter.user()).or_default() += 1;
-        let session = Session { terms, sign_count, meter, children: Vec::new(), used: self.uses };
+        let session =
+            Session { terms, sign_count, meter, days: BTreeMap::new(), children: Vec::new(), used: self.uses };
         self.all.entry(hash).insert_entry(session).into_mut()
     }
 
@@ -325,7 +362,19 @@ mod tests {
     fn start(sessions: &mut Sessions, seed: u8, parent: Option<TokenHash>) -> TokenHash {
         let token = TokenHash([seed; 32]);
         let (started, ends) = (at(0, 0), at(1000, 1000));
-        let terms = Terms { token, starter: WHO, owner: None, account: 0, scope: vec![1], started, ends, parent };
+        let (issued, rules) = (None, Vec::new());
+        let terms = Terms {
+            token,
+            starter: WHO,
+            owner: None,
+            account: 0,
+            scope: vec![1],
+            started,
+            ends,
+            parent,
+            issued,
+            rules,
+        };
         sessions.insert(terms, 0, Meter::default());
         token
     }

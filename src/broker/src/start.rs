@@ -6,7 +6,8 @@ use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
-use nsecd_policy::Policy;
+use nsecd_policy::hello::names;
+use nsecd_policy::{Policy, Process};
 use nsecd_sandbox::lock::{Optional, close_from, descriptor, exit};
 use nsecd_sandbox::{args, args::fail, filter, hello::Hello};
 
@@ -31,7 +32,7 @@ const PEER_GONE: i32 = 4;
 /// Starts from the supervisor's arguments and policy, locks itself, serves until told to end.
 pub fn main() -> ! {
     let (mut confinement, _) = args::begin(i32::MAX as u32, filter::BROKER);
-    let policy = read_policy().unwrap_or_else(|e| fail(args::USAGE, format!("the policy: {e}")));
+    let mut policy = read_policy().unwrap_or_else(|e| fail(args::USAGE, format!("the policy: {e}")));
     // Connections, and room for everything that the policy names.
     let highest = highest_fd(&policy);
     confinement.connections = Some(descriptors(&policy, highest));
@@ -52,8 +53,13 @@ pub fn main() -> ! {
         );
     }
     confinement.may(Optional::CgroupIdentity, with_cgroup);
+    // Behind the lock these can no longer be asked for.
+    let pid = std::process::id() as i32;
+    let uid = confinement.ids.map_or_else(|| nix::unistd::geteuid().as_raw(), |(uid, _)| uid);
     confinement.lock().unwrap_or_else(|e| fail(args::NOT_LOCKED, e));
     // Behind the lock: what the journal holds was written by a broker that agents may have talked into anything.
+    let missing = names(confinement.missing).map(str::to_owned).collect();
+    policy.processes.push(Process { name: "the broker".into(), pid, uid, missing });
     let (engine, journal) = remember(&policy, journal).unwrap_or_else(|e| fail(args::NOT_LOCKED, e));
     let (current, previous) = decisions;
     let decisions = DecisionLog::open(current, previous.as_ref(), &policy, SystemClock.now())

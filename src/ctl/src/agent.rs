@@ -1,10 +1,11 @@
-//! The commands that ask a running nsecd over an agent socket: one request of the socket protocol, its reply as it came.
+//! The commands that ask a running nsecd over an agent socket, or as the operator over the admin socket: one request of the
+//! socket protocol, its reply as it came.
 //!
 //! A session token never comes from the command line, where every process of the host could read it: it is
 //! read from a file or from standard input.
 
-use crate::cli::{duration, tags};
-use crate::{complain, show};
+use crate::cli::{AdminDir, duration, tags};
+use crate::{admin, complain, show};
 use clap::{Args, Subcommand, ValueHint};
 use serde_json::{Map, Value, json};
 use std::env;
@@ -23,6 +24,19 @@ pub(crate) struct Socket {
     socket: Option<PathBuf>,
 }
 
+/// The agent socket, or the operator's.
+#[derive(Args, Debug, PartialEq)]
+pub(crate) struct Where {
+    /// Ask as the operator, over the admin socket: whatever the account allows, no socket's limits
+    #[arg(long, conflicts_with = "socket")]
+    admin: bool,
+    /// The directory of nsecd's control and admin sockets [default: the first of nsecd's default paths that has one]
+    #[arg(long, value_name = "DIR", requires = "admin", value_hint = ValueHint::DirPath)]
+    admin_dir: Option<PathBuf>,
+    #[command(flatten)]
+    socket: Socket,
+}
+
 /// `pubkey`.
 #[derive(Args, Debug, PartialEq)]
 pub(crate) struct Pubkey {
@@ -30,17 +44,19 @@ pub(crate) struct Pubkey {
     #[arg(long, value_name = "NAME")]
     account: Option<String>,
     #[command(flatten)]
-    socket: Socket,
+    of: Where,
 }
 
 /// `session`.
 #[derive(Debug, PartialEq, Subcommand)]
 pub(crate) enum Session {
-    /// Start a session, or with a token a narrower one
+    /// Start a session, or with a token a narrower one; with --for, issue one as the operator
     Start(Start),
-    /// What a session may do, and until when
+    /// List sessions, as the operator: whose they are, what they may do, until when
+    List(List),
+    /// What a session may do, and until when: by its token, or as the operator by its name
     Info(Token),
-    /// End a session, and those that were narrowed from it
+    /// End a session, and those that were narrowed from it: by its token, or as the operator by its name
     Revoke(Token),
 }
 
@@ -62,16 +78,41 @@ pub(crate) struct Start {
     /// Write the new token to a new file as well, mode 0600
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     save: Option<PathBuf>,
+    /// Issue it as the operator for this agent socket: its path, or its file name without suffix
+    #[arg(long = "for", value_name = "SOCKET", conflicts_with_all = ["socket", "token_file"])]
+    issue_for: Option<String>,
+    /// Rules that it keeps to beside its socket's: a file of [[rule]] tables, in the words of [[socket.rule]]
+    #[arg(long, value_name = "FILE", requires = "issue_for", value_hint = ValueHint::FilePath)]
+    rules: Option<PathBuf>,
+    /// The directory of nsecd's control and admin sockets [default: the first of nsecd's default paths that has one]
+    #[arg(long, value_name = "DIR", requires = "issue_for", value_hint = ValueHint::DirPath)]
+    admin_dir: Option<PathBuf>,
     #[command(flatten)]
     socket: Socket,
+}
+
+/// `session list`.
+#[derive(Args, Debug, PartialEq)]
+pub(crate) struct List {
+    /// Only those of this agent socket: its path, or its file name without suffix
+    #[arg(long = "for", value_name = "SOCKET")]
+    list_for: Option<String>,
+    #[command(flatten)]
+    admin_dir: AdminDir,
 }
 
 /// `session info` and `session revoke`.
 #[derive(Args, Debug, PartialEq)]
 pub(crate) struct Token {
+    /// The session's name, which `session list` shows: 12 digits, or all 64. Never its token
+    #[arg(value_name = "SESSION", conflicts_with_all = ["token_file", "socket"])]
+    session: Option<String>,
     /// A file whose first line is the session's token, `-` for standard input
     #[arg(long, value_name = "FILE", default_value = "-", value_hint = ValueHint::FilePath)]
     token_file: PathBuf,
+    /// The directory of nsecd's control and admin sockets [default: the first of nsecd's default paths that has one]
+    #[arg(long, value_name = "DIR", requires = "session", value_hint = ValueHint::DirPath)]
+    admin_dir: Option<PathBuf>,
     #[command(flatten)]
     socket: Socket,
 }
@@ -98,17 +139,38 @@ pub(crate) struct Sign {
     #[arg(long, value_name = "NAME")]
     account: Option<String>,
     /// The session to sign in: a file whose first line is its token, `-` for standard input
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(long, value_name = "FILE", conflicts_with = "admin", value_hint = ValueHint::FilePath)]
     token_file: Option<PathBuf>,
     #[command(flatten)]
-    socket: Socket,
+    of: Where,
+}
+
+/// Whom to ask.
+#[derive(Debug, PartialEq)]
+enum Whom {
+    /// An agent socket, that of `--socket` if given.
+    Agents(Option<PathBuf>),
+    /// The admin socket.
+    Operators(AdminDir),
+}
+
+impl From<Where> for Whom {
+    fn from(of: Where) -> Whom {
+        if of.admin { Whom::Operators(AdminDir { admin_dir: of.admin_dir }) } else { Whom::Agents(of.socket.socket) }
+    }
+}
+
+impl From<Socket> for Whom {
+    fn from(of: Socket) -> Whom {
+        Whom::Agents(of.socket)
+    }
 }
 
 /// One request, but for the parts that lie in files.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Ask {
-    /// `--socket`, if given.
-    socket: Option<PathBuf>,
+    /// Where.
+    whom: Whom,
     /// The protocol's method.
     method: &'static str,
     /// Its parameters.
@@ -119,36 +181,49 @@ pub(crate) struct Ask {
     save: Option<PathBuf>,
     /// A file whose text is the parameter `content`.
     content: Option<PathBuf>,
+    /// A file of `[[rule]]` tables.
+    rules: Option<PathBuf>,
 }
 
 impl Ask {
-    fn new(method: &'static str, socket: Socket, params: Value) -> Ask {
+    fn new(method: &'static str, whom: impl Into<Whom>, params: Value) -> Ask {
         let Value::Object(mut params) = params else { unreachable!("parameters are written as an object") };
         params.retain(|_, value| !value.is_null());
-        Ask { socket: socket.socket, method, params, token: None, save: None, content: None }
+        Ask { whom: whom.into(), method, params, token: None, save: None, content: None, rules: None }
     }
 }
 
 impl From<Pubkey> for Ask {
     fn from(asked: Pubkey) -> Ask {
-        Ask::new("get_public_key", asked.socket, json!({"account": asked.account}))
+        Ask::new("get_public_key", asked.of, json!({"account": asked.account}))
     }
 }
 
 impl From<Session> for Ask {
     fn from(asked: Session) -> Ask {
-        let by_token = |method, token: Token| Ask {
-            token: Some(("token", token.token_file)),
-            ..Ask::new(method, token.socket, json!({}))
+        let named = |method: &'static str, token: Token| match token.session {
+            Some(name) => {
+                let whom = Whom::Operators(AdminDir { admin_dir: token.admin_dir });
+                Ask::new(method, whom, json!({"session": name}))
+            }
+            None => Ask { token: Some(("token", token.token_file)), ..Ask::new(method, token.socket, json!({})) },
         };
         match asked {
             Session::Start(start) => {
-                let params = json!({"account": start.account, "scope": start.scope, "ttl": start.ttl});
+                let mut params = json!({"account": start.account, "scope": start.scope, "ttl": start.ttl});
+                if let Some(socket) = start.issue_for {
+                    params["socket"] = json!(socket);
+                    let whom = Whom::Operators(AdminDir { admin_dir: start.admin_dir });
+                    return Ask { save: start.save, rules: start.rules, ..Ask::new("session_start", whom, params) };
+                }
                 let token = start.token_file.map(|file| ("session_token", file));
                 Ask { token, save: start.save, ..Ask::new("session_start", start.socket, params) }
             }
-            Session::Info(token) => by_token("session_info", token),
-            Session::Revoke(token) => by_token("session_revoke", token),
+            Session::List(list) => {
+                Ask::new("session_list", Whom::Operators(list.admin_dir), json!({"socket": list.list_for}))
+            }
+            Session::Info(token) => named("session_info", token),
+            Session::Revoke(token) => named("session_revoke", token),
         }
     }
 }
@@ -163,28 +238,30 @@ impl From<Sign> for Ask {
             "created_at": sign.created_at,
         });
         let token = sign.token_file.map(|file| ("session_token", file));
-        Ask { token, content: sign.content_file, ..Ask::new("sign_event", sign.socket, params) }
+        Ask { token, content: sign.content_file, ..Ask::new("sign_event", sign.of, params) }
     }
 }
 
 /// Asks, and prints the reply. Exit code 1: it is an error.
 pub(crate) fn run(ask: impl Into<Ask>) -> ExitCode {
     let ask = ask.into();
-    let (socket, save) = (ask.socket.clone(), ask.save.clone());
+    let save = ask.save.clone();
+    let found = match &ask.whom {
+        Whom::Agents(socket) => agent_socket(socket.as_deref()),
+        Whom::Operators(admin_dir) => admin::socket(admin_dir),
+    };
+    let operator = matches!(ask.whom, Whom::Operators(_));
     let request = match complete(ask) {
         Ok(request) => request,
         Err(what) => return complain(&what, 2),
     };
-    let candidates = socket.map_or_else(default_sockets, |path| vec![path]);
-    let Some(path) = candidates.iter().find(|p| p.exists()) else {
-        let tried: Vec<_> = candidates.iter().map(|p| p.display().to_string()).collect();
-        return complain(
-            &format!("no socket at {}; start nsecd, or name its socket with --socket", tried.join(", ")),
-            3,
-        );
+    let path = match found {
+        Ok(path) => path,
+        Err(what) => return complain(&what, 3),
     };
-    let reply = match exchange(path, &request) {
+    let reply = match if operator { admin::exchange(&path, &request) } else { exchange(&path, &request) } {
         Ok(reply) => reply,
+        Err(e) if operator => return complain(&format!("{}: {}", path.display(), admin::advice(&e)), 3),
         Err(e) => {
             let advice = "is nsecd running, and may this user connect (the socket's mode and owner decide)?";
             return complain(&format!("asking {}: {e}; {advice}", path.display()), 3);
@@ -207,10 +284,22 @@ pub(crate) fn run(ask: impl Into<Ask>) -> ExitCode {
     }
 }
 
+/// The agent socket that is meant, if it is there.
+fn agent_socket(named: Option<&Path>) -> Result<PathBuf, String> {
+    let candidates = named.map_or_else(default_sockets, |path| vec![path.to_owned()]);
+    candidates.iter().find(|path| path.exists()).cloned().ok_or_else(|| {
+        let tried: Vec<_> = candidates.iter().map(|p| p.display().to_string()).collect();
+        format!("no socket at {}; start nsecd, or name its socket with --socket", tried.join(", "))
+    })
+}
+
 /// The request's line, with the parts that lie in files.
 fn complete(mut ask: Ask) -> Result<String, String> {
     if let Some(file) = &ask.content {
         ask.params.insert("content".into(), json!(text(file)?));
+    }
+    if let Some(file) = &ask.rules {
+        ask.params.insert("rules".into(), admin::rules(file)?);
     }
     if let Some((name, file)) = &ask.token {
         let all = text(file)?;
@@ -274,12 +363,40 @@ mod tests {
     #[test]
     fn a_command_line_becomes_the_protocols_request() {
         let a = ask("--socket /s session start --scope 1,1111 --ttl=8h").expect("valid");
-        assert_eq!((a.socket, a.method), (Some("/s".into()), "session_start"));
+        assert_eq!((a.whom, a.method), (Whom::Agents(Some("/s".into())), "session_start"));
         assert_eq!(Value::Object(a.params), json!({"scope": "1,1111", "ttl": 28800}));
         let a = ask("sign --kind 1 --tags [[\"t\",\"x\"]] --created-at 5 --token-file f").expect("valid");
         assert_eq!(Value::Object(a.params), json!({"kind": 1, "content": "", "tags": [["t", "x"]], "created_at": 5}));
         assert_eq!(a.token, Some(("session_token", "f".into())));
         assert_eq!(ask("session info").expect("valid").token, Some(("token", "-".into())));
+    }
+
+    #[test]
+    fn the_operator_asks_over_the_admin_socket() {
+        let operators = |dir: Option<&str>| Whom::Operators(AdminDir { admin_dir: dir.map(PathBuf::from) });
+        let a = ask("--admin-dir /a session start --for main --scope 1 --rules r").expect("valid");
+        assert_eq!((a.whom, a.method, a.rules), (operators(Some("/a")), "session_start", Some("r".into())));
+        assert_eq!(Value::Object(a.params), json!({"scope": "1", "socket": "main"}));
+        let a = ask("session list --for main").expect("valid");
+        assert_eq!((a.whom, Value::Object(a.params)), (operators(None), json!({"socket": "main"})));
+        let a = ask("session revoke 0123456789ab").expect("valid");
+        assert_eq!(
+            (a.whom, a.token, Value::Object(a.params)),
+            (operators(None), None, json!({"session": "0123456789ab"}))
+        );
+        let a = ask("sign --admin --kind 0").expect("valid");
+        assert_eq!((a.whom, a.method), (operators(None), "sign_event"));
+        for line in [
+            "sign --admin --kind 0 --token-file f",
+            "sign --admin --socket /s --kind 0",
+            "sign --admin-dir /a --kind 0",
+            "session start --for main --token-file f",
+            "session start --rules r",
+            "session revoke 0123456789ab --socket /s",
+            "session info --admin-dir /a",
+        ] {
+            ask(line).expect_err(line);
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! A command is a type of its own module, with its flags as fields (`clap::Args`) and a function that runs it; here it gets
 //! a name, one line of help, and its arm in `run`. Exit codes are the same everywhere: [`EXIT_CODES`].
 
-use crate::{agent, audit, doctor, order};
+use crate::{agent, audit, doctor, order, status};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 use serde_json::Value;
 use std::ffi::OsString;
@@ -44,6 +44,10 @@ pub(crate) struct Cli {
 /// Every command.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Tell how a running nsecd is: processes and what locks them, accounts, sockets, sessions, rates, refusals
+    ///
+    /// For root and the user that nsecd runs as.
+    Status(AdminDir),
     /// Print an account's public key
     Pubkey(agent::Pubkey),
     /// Start, look at and end sessions
@@ -70,6 +74,7 @@ pub(crate) enum Command {
 impl Command {
     fn run(self, json: bool) -> ExitCode {
         match self {
+            Command::Status(admin) => status::run(&admin, json),
             Command::Pubkey(pubkey) => agent::run(pubkey),
             Command::Session(session) => agent::run(session),
             Command::Sign(sign) => agent::run(sign),
@@ -84,7 +89,7 @@ impl Command {
 /// The operator's directory, for commands that ask there.
 #[derive(Args, Clone, Debug, Default, PartialEq)]
 pub(crate) struct AdminDir {
-    /// The directory of nsecd's control socket [default: the first of nsecd's default paths that has one]
+    /// The directory of nsecd's control and admin sockets [default: the first of nsecd's default paths that has one]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub admin_dir: Option<PathBuf>,
 }

@@ -2,11 +2,13 @@
 //!
 //! It decides nothing; it must never take a secret from its command line or environment.
 
+mod admin;
 mod agent;
 mod audit;
 mod cli;
 mod doctor;
 mod order;
+mod status;
 
 use std::env;
 use std::io::{self, Write};

@@ -68,7 +68,7 @@ impl Order {
 
 /// Sends the order and says how it went. Exit codes: see the help text.
 fn run(order: &Order) -> ExitCode {
-    let path = match socket(order.admin_dir.admin_dir.as_deref()) {
+    let path = match socket(order.admin_dir.admin_dir.as_deref(), SOCKET) {
         Ok(path) => path,
         Err(what) => return complain(&what, 3),
     };
@@ -79,6 +79,18 @@ fn run(order: &Order) -> ExitCode {
     let (text, code) = verdict(order, &replies);
     let shown = show(&report(&replies).to_string(), ExitCode::from(code));
     if text.is_empty() || shown != ExitCode::from(code) { shown } else { complain(&text, code) }
+}
+
+/// Which accounts are frozen, and since when (Unix ms, 0 where that is not known).
+pub(crate) fn frozen(admin_dir: &AdminDir) -> Result<Vec<(String, Option<u64>)>, String> {
+    let path = socket(admin_dir.admin_dir.as_deref(), SOCKET)?;
+    let request = Request { command: Command::Status, account: String::new() };
+    let order = Order { request, admin_dir: admin_dir.clone() };
+    let replies = exchange(&path, &order).map_err(|e| format!("{}: {e}", path.display()))?;
+    match replies.iter().all(|reply| reply.status == Status::Done) {
+        true => Ok(replies.into_iter().map(|reply| (reply.account, reply.frozen)).collect()),
+        false => Err("the supervisor refused to say".into()),
+    }
 }
 
 /// What is wrong, if anything is, and the exit code.
@@ -157,21 +169,21 @@ fn exchange(path: &Path, order: &Order) -> io::Result<Vec<Reply>> {
     }
 }
 
-/// The control socket. Among the default paths only that in a directory which nobody else can have made: who answers there could
+/// One of the operator's sockets. Among the default paths only that in a directory which nobody else can have made: who answers there could
 /// acknowledge what has not been done.
-fn socket(admin_dir: Option<&Path>) -> Result<PathBuf, String> {
+pub(crate) fn socket(admin_dir: Option<&Path>, name: &str) -> Result<PathBuf, String> {
     if let Some(dir) = admin_dir {
-        return Ok(dir.join(SOCKET));
+        return Ok(dir.join(name));
     }
     let uid = fs::metadata("/proc/self").map(|m| m.uid()).map_err(|e| format!("/proc/self: {e}"))?;
     let dirs = default_dirs(uid, env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from));
     let ours =
         |dir: &&PathBuf| fs::symlink_metadata(dir).is_ok_and(|m| m.is_dir() && m.uid() == uid && m.mode() & 0o077 == 0);
-    match dirs.iter().filter(ours).map(|dir| dir.join(SOCKET)).find(|path| path.exists()) {
+    match dirs.iter().filter(ours).map(|dir| dir.join(name)).find(|path| path.exists()) {
         Some(path) => Ok(path),
         None => {
             let tried: Vec<_> = dirs.iter().map(|dir| dir.display().to_string()).collect();
-            Err(format!("no {SOCKET} in {}; start nsecd, or say where with --admin-dir", tried.join(", ")))
+            Err(format!("no {name} in {}; start nsecd, or say where with --admin-dir", tried.join(", ")))
         }
     }
 }

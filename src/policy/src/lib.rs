@@ -9,6 +9,7 @@ pub mod hello;
 pub mod operator;
 pub mod rules;
 pub mod time;
+pub mod units;
 
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +39,8 @@ pub struct Policy {
     pub journal_fd: i32,
     /// The admin socket: a listening, non-blocking Unix stream socket, which is the operator's.
     pub admin_fd: i32,
+    /// nsecd's own processes but for the broker that reads this.
+    pub processes: Vec<Process>,
     /// The uid that nsecd runs as: beside root the only one that may use the admin socket.
     pub operator_uid: u32,
     /// This boot's random id (proc_sys_kernel(5)).
@@ -48,6 +51,19 @@ pub struct Policy {
     pub max_connections: usize,
     /// Connections per principal; at this number its oldest idle one gives way.
     pub max_connections_per_principal: usize,
+}
+
+/// A running process of nsecd's, as the supervisor has started it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// For people: "the gate of account default".
+    pub name: String,
+    /// Its pid in the supervisor's PID namespace.
+    pub pid: i32,
+    /// The uid that it has given itself.
+    pub uid: u32,
+    /// Optional steps of its lock that are missing (`hello::names`).
+    pub missing: Vec<String>,
 }
 
 /// One key: its name on the wire, its public key, the broker's end of the pair to its gate.
@@ -63,8 +79,25 @@ pub struct Account {
     pub ceiling_period_ms: u64,
     /// The same of the ceiling of kind 13, where it has one of its own.
     pub seal_ceiling_period_ms: Option<u64>,
+    /// Kinds that its gate signs.
+    pub kinds: Kinds,
+    /// How fast its gate signs; `None`: unlimited.
+    pub ceiling: Option<Ceiling>,
+    /// Seconds before and after now that created_at may lie for its gate; `None`: any.
+    pub created_at: Option<(i64, i64)>,
     /// Its gate's record.
     pub record: Record,
+}
+
+/// A token bucket: `burst` signatures at once, and `tokens` more every `seconds`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ceiling {
+    /// Signatures that a full bucket holds; at least 1.
+    pub burst: u32,
+    /// Signatures regained in `seconds`; at least 1.
+    pub tokens: u32,
+    /// 1, 60 or 3600.
+    pub seconds: u32,
 }
 
 /// A record as it lies there when broker and gates start: what the decision log's outcomes are counted from.
@@ -217,6 +250,17 @@ pub enum StartSessions {
     Once,
     /// The operator only, over the admin socket.
     Admin,
+}
+
+impl StartSessions {
+    /// The word of the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            StartSessions::Own => "self",
+            StartSessions::Once => "once",
+            StartSessions::Admin => "admin",
+        }
+    }
 }
 
 /// Who owns a session.

@@ -31,6 +31,35 @@ pub struct Rule {
     pub canary: bool,
 }
 
+/// NIP-57's zap request, the only kind whose `amount` is satoshis.
+pub const ZAP_REQUEST: u16 = 9734;
+/// Rules of one socket or session, patterns of one tag, and names of one list.
+pub const MOST: usize = 256;
+/// Bytes of a tag's name or pattern.
+pub const LONGEST: usize = 256;
+/// Bytes of content; no request is larger.
+pub const MAX_CONTENT: u64 = 512 << 10;
+
+impl Rule {
+    /// Why it cannot be meant, if it cannot.
+    pub fn contradiction(&self) -> Option<String> {
+        let kind = self.kind;
+        let empty = Rule { kind, ..Rule::default() };
+        if *self == empty {
+            return Some(format!("rule for kind {kind} says nothing: expected at least one rule"));
+        }
+        if (self.max_sats.is_some() || self.max_sats_per_day.is_some()) && kind != ZAP_REQUEST {
+            return Some(format!("rule: satoshis are limited for kind {ZAP_REQUEST} only, this is kind {kind}"));
+        }
+        if self.canary && *self != (Rule { canary: true, ..empty }) {
+            return Some(format!("rule for kind {kind}: a canary is never signed: expected no other rule beside it"));
+        }
+        let mut named = self.tag.iter().map(|tag| &tag.name).chain(&self.require);
+        let both = named.find(|name| self.forbid.contains(name))?;
+        Some(format!("rule for kind {kind}: tag \"{both}\" is needed and forbidden: nothing could be signed"))
+    }
+}
+
 /// A tag and the patterns of its value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::unistd::geteuid;
-use nsecd_policy::{self as handed, Account, Policy, Socket};
+use nsecd_policy::{self as handed, Account, Policy, Process, Socket};
 
 use crate::config::Ceiling;
 use crate::harden::capacity;
@@ -22,6 +22,8 @@ pub struct Files<'a> {
     pub decisions_previous: Option<BorrowedFd<'a>>,
     /// Its ends of the pairs to the gates, in the order of the accounts.
     pub gates: Vec<BorrowedFd<'a>>,
+    /// What else runs.
+    pub processes: Vec<Process>,
 }
 
 /// The broker's table (the n-th is its descriptor n) and its policy.
@@ -57,6 +59,9 @@ pub fn policy<'a>(setup: &'a Setup, files: &Files<'a>) -> (Vec<BorrowedFd<'a>>, 
         gate_fd,
         ceiling_period_ms: config.accounts[index].ceiling.as_ref().map_or(1000, period_ms),
         seal_ceiling_period_ms: config.accounts[index].seal_ceiling.flatten().as_ref().map(period_ms),
+        kinds: config.accounts[index].kinds.clone(),
+        ceiling: config.accounts[index].ceiling,
+        created_at: config.accounts[index].created_at,
         record: seen(&setup.records[index]),
     };
     let socket = |index: usize| {
@@ -100,6 +105,7 @@ pub fn policy<'a>(setup: &'a Setup, files: &Files<'a>) -> (Vec<BorrowedFd<'a>>, 
         ecdh_fd,
         journal_fd,
         admin_fd,
+        processes: files.processes.clone(),
         operator_uid: geteuid().as_raw(),
         boot_id: setup.boot_id.clone(),
         syslog_fd,

@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
 use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, socketpair};
-use nix::unistd::pipe2;
+use nix::unistd::{geteuid, pipe2};
 use nsecd_policy::control::{self, Control};
-use nsecd_policy::{Kinds, Policy};
+use nsecd_policy::hello::names;
+use nsecd_policy::{Kinds, Policy, Process};
+use nsecd_sandbox::hello::Hello;
 
 use crate::config::Account;
 use crate::fault::{Fault, OrFault};
@@ -21,6 +23,7 @@ use crate::page::Busy;
 use crate::ready::{Expected, Handover, NotReady, PATIENCE, hellos};
 use crate::setup::Setup;
 use crate::spawn::{Child, Start};
+use crate::uids::Ids;
 
 /// How long a gate may take to notice that its broker is gone.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -83,6 +86,10 @@ impl Service {
             gate_ends.push(end);
             all_busy.push(busy);
         }
+        // The broker tells the operator what they lack.
+        let mut locked: Vec<Expected> =
+            gates.iter_mut().map(|(child, channel)| Expected { child, channel, role: b'G' }).collect();
+        let gates_hellos = hellos(&mut locked, None, &setup.signals, PATIENCE)?;
         let (control, theirs) = packet_pair()?;
         let (policy_end, policy_pipe) = pipe2(OFlag::O_CLOEXEC).or_fault(|| "making the policy pipe".into())?;
         set_nonblocking(&policy_pipe)?;
@@ -94,6 +101,7 @@ impl Service {
             syslog: syslog.as_ref().map(AsFd::as_fd),
             decisions_previous: decisions_previous.as_ref().map(AsFd::as_fd),
             gates: gate_ends.iter().map(AsFd::as_fd).collect(),
+            processes: processes(setup, gates.iter().map(|(child, _)| child).zip(&gates_hellos)),
         };
         let (fds, policy) = policy(setup, &files);
         let message = encode(&policy)?;
@@ -107,8 +115,7 @@ impl Service {
         })?;
         // The broker's and the gates' ends are theirs alone from here on: an end that we kept would hide a death.
         drop((theirs, policy_end, gate_ends));
-        let mut expected = vec![Expected { child: &mut broker, channel: &control, role: b'B' }];
-        expected.extend(gates.iter_mut().map(|(child, channel)| Expected { child, channel, role: b'G' }));
+        let mut expected = [Expected { child: &mut broker, channel: &control, role: b'B' }];
         let handover = Handover { pipe: &policy_pipe, rest: &message };
         // The broker reads the journal first, of which a hijacked one may have made a long one: that must not keep the next from starting.
         let patience = PATIENCE + Duration::from_secs(setup.journal.size() / SLOWEST);
@@ -121,7 +128,7 @@ impl Service {
             served: false,
             asked: Instant::now(),
             owes: false,
-            missing: hellos.iter().map(|h| h.missing).collect(),
+            missing: hellos.iter().chain(&gates_hellos).map(|h| h.missing).collect(),
             _policy: policy_pipe,
         })
     }
@@ -192,6 +199,23 @@ impl Service {
             gate.kill();
         }
     }
+}
+
+/// What runs and how it is locked, but for the broker itself.
+fn processes<'a>(setup: &Setup, gates: impl Iterator<Item = (&'a Child, &'a Hello)>) -> Vec<Process> {
+    let own = geteuid().as_raw();
+    let of = |child: &Child, ids: Option<Ids>, missing: u64| Process {
+        name: child.name().to_owned(),
+        pid: child.pid().as_raw(),
+        uid: ids.map_or(own, |ids| ids.uid),
+        missing: names(missing).map(str::to_owned).collect(),
+    };
+    let missing = setup.missing.iter().map(|step| (*step).to_owned()).collect();
+    let nsecd = Process { name: "nsecd".into(), pid: std::process::id() as i32, uid: own, missing };
+    let holders = setup.holders.iter().zip(&setup.ids.holders).map(|(h, ids)| of(&h.child, *ids, h.missing));
+    let ecdh = setup.ecdh.iter().map(|h| of(&h.child, setup.ids.ecdh, h.missing));
+    let gates = gates.zip(&setup.ids.gates).map(|((child, hello), ids)| of(child, *ids, hello.missing));
+    std::iter::once(nsecd).chain(holders).chain(ecdh).chain(gates).collect()
 }
 
 fn gate(setup: &Setup, index: usize, broker: &OwnedFd, channel: &OwnedFd, busy: &Busy) -> Result<Child, Fault> {

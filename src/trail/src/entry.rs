@@ -84,6 +84,10 @@ pub struct Start {
     pub unreadable: u64,
 }
 
+fn is_none_of(n: &u32) -> bool {
+    *n == 0
+}
+
 fn is_zero(n: &u64) -> bool {
     *n == 0
 }
@@ -211,6 +215,12 @@ pub struct SessionStarted {
     /// By whom; its `session` is the one that this one narrows.
     #[serde(flatten)]
     pub asked: Asked,
+    /// Path of the socket that the operator issued it for; none: the agent's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on: Option<String>,
+    /// Rules that the operator gave it.
+    #[serde(default, skip_serializing_if = "is_none_of")]
+    pub rules: u32,
     /// The first 12 digits of the new token's hash.
     pub started: String,
     /// Its account.

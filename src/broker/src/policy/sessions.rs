@@ -1,6 +1,6 @@
 //! session_start, session_info, session_revoke.
 
-use nsecd_policy::{Bind, Kinds};
+use nsecd_policy::{Bind, Kinds, StartSessions};
 
 use super::{Answer, BEYOND_FIRST, Engine, FOREIGN, MINUTE, Random, Refusal, rate_error, refuse};
 use crate::clock::Now;
@@ -18,6 +18,10 @@ const DEFAULT_TTL: u64 = 28_800;
 /// Cgroups of one uid that may have all their sessions on one socket, and start them as often as they may.
 const MOST_CGROUPS: u32 = 128;
 
+/// What an agent reads that starts a session where only the operator does.
+const BY_OPERATOR: &str = "Sessions on this socket are started by its operator: ask for a token (nsecctl session start). With \
+                           session_token a narrower one can be started";
+
 /// What session_start asks for.
 pub(super) struct Wish<'a> {
     pub scope: &'a Option<Vec<u16>>,
@@ -29,10 +33,15 @@ pub(super) struct Wish<'a> {
 impl Engine {
     pub(super) fn start(&mut self, wish: Wish, who: Principal, now: Now, random: Random) -> Result<String, Refusal> {
         let socket = self.socket(who);
+        if socket.start_sessions == StartSessions::Admin && wish.parent.is_none() {
+            return refuse(Code::Forbidden, BY_OPERATOR);
+        }
+        let issued = wish.parent.and_then(|hash| self.ledger.sessions().get(&hash)).and_then(|s| s.terms.issued);
+        let latch = self.ledger.latch(who).filter(|_| issued.is_none());
         let longest = socket.max_ttl.saturating_mul(1000);
         let mut scope = within("socket ceiling", wish.scope.as_deref(), &socket.kinds)?;
         let mut ttl = lasting("socket ceiling", wish.ttl, longest)?;
-        if let Some(latch) = self.ledger.latch(who) {
+        if let Some(latch) = latch {
             if latch.account != wish.account {
                 return refuse(Code::OutOfScope, "Account is not the first session's account");
             }
@@ -48,7 +57,7 @@ impl Engine {
             // Within both, where a first session holds as well.
             let own = scope;
             scope = within("session scope", wish.scope.as_deref(), &most)?;
-            scope.retain(|kind| self.ledger.latch(who).is_none() || own.contains(kind));
+            scope.retain(|kind| latch.is_none() || own.contains(kind));
             ttl = lasting("rest of the session", wish.ttl, longest.min(left))?.min(ttl);
         }
         let (most, live) = (socket.sessions_per_minute, socket.live_sessions);
@@ -67,7 +76,9 @@ impl Engine {
         let line = reply::session(&token, ends.wall, &scope);
         let token = TokenHash::of(&token);
         let Wish { account, parent, .. } = wish;
-        self.happen(Row::Start(Terms { token, starter: who, owner, account, scope, started: now, ends, parent }));
+        let (started, rules) = (now, Vec::new());
+        let terms = Terms { token, starter: who, owner, account, scope, started, ends, parent, issued, rules };
+        self.happen(Row::Start(terms));
         Ok(line)
     }
 
@@ -130,7 +141,7 @@ impl Engine {
 }
 
 /// The scope asked for, if it lies within `ceiling`; the default one clipped to it, if none is asked for.
-fn within(name: &str, wish: Option<&[u16]>, ceiling: &Kinds) -> Result<Vec<u16>, Refusal> {
+pub(super) fn within(name: &str, wish: Option<&[u16]>, ceiling: &Kinds) -> Result<Vec<u16>, Refusal> {
     if let Some(wish) = wish {
         return match wish.iter().find(|kind| !ceiling.contains(**kind)) {
             None => Ok(wish.to_vec()),
@@ -149,7 +160,7 @@ fn within(name: &str, wish: Option<&[u16]>, ceiling: &Kinds) -> Result<Vec<u16>,
 
 /// The TTL asked for in seconds, if it is no longer than `longest` milliseconds; the default one clipped to it, if none
 /// is asked for. Milliseconds.
-fn lasting(name: &str, wish: Option<u64>, longest: u64) -> Result<u64, Refusal> {
+pub(super) fn lasting(name: &str, wish: Option<u64>, longest: u64) -> Result<u64, Refusal> {
     match wish.map(|seconds| (seconds, seconds.saturating_mul(1000))) {
         Some((seconds, ttl)) if ttl > longest => {
             refuse(Code::OutOfScope, format!("ttl {seconds} exceeds the {name}, {} seconds", longest / 1000))

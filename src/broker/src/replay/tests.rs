@@ -358,6 +358,8 @@ fn numbers_of_any_size_end_no_broker() {
         started: far,
         ends,
         parent: None,
+        issued: None,
+        rules: Vec::new(),
     };
     let meter = |times: &[u64]| serde_json::from_value(serde_json::json!(times)).expect("a meter");
     let meters: crate::ledger::Meters = serde_json::from_value(serde_json::json!({
@@ -368,7 +370,12 @@ fn numbers_of_any_size_end_no_broker() {
     use crate::row::{OfPrincipal, OfSession, OfTotal, OfUser};
     let rows = [
         Row::Clock(far),
-        Row::Session(OfSession { terms: terms(far), signs: MOST, meter: meter(&[MOST, 3, MOST]) }),
+        Row::Session(OfSession {
+            terms: terms(far),
+            signs: MOST,
+            meter: meter(&[MOST, 3, MOST]),
+            days: Default::default(),
+        }),
         Row::Sign(crate::row::Use { who: A, session: Some(hash), at: far }),
         Row::Free(crate::row::Use { who: A, session: Some(hash), at: Now { boot: 0, wall: 0 } }),
         Row::Principal(OfPrincipal { who: B, meters: meters.clone(), latch: None }),

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use super::decided::not_logged;
+use super::requests::random;
 use super::{Client, Job, LISTENER, Server, Then};
 use crate::admin::{MAX_REQUEST, Order};
 use crate::clock::{Clock, Now};
@@ -19,13 +20,16 @@ use crate::decisions::Wanted;
 use crate::event::{Draft, Texts};
 use crate::gate::Status;
 use crate::policy::MAX_EVENT;
-use crate::principal::Principal;
+use crate::policy::operator::Issue;
+use crate::principal::{Principal, UNMAPPED};
 use crate::reply::{self, Code, Error};
 use crate::sys;
 
 /// Connections that are held in all, and of one uid: root's and nsecd's own.
 pub const CONNECTIONS: usize = 16;
 const EACH: usize = 8;
+/// Sessions that one reply lists.
+const LISTED: usize = 1000;
 /// Connections accepted, and events served, at a time.
 const BATCH: usize = 32;
 
@@ -148,11 +152,21 @@ impl<C: Clock> Server<C> {
     pub(super) fn obey(&mut self, id: u64, order: Order) {
         let now = self.clock.now();
         let done = match &order {
+            Order::Status => Ok(self.status(now).to_string()),
             Order::GetPublicKey { account } => self
                 .engine
                 .any_account(account.as_deref())
                 .map(|account| reply::public_key(&self.policy.accounts[account].public_key)),
             Order::ListAccounts => Ok(self.engine.all_accounts()),
+            Order::SessionStart { .. } => self.issue(id, &order, now),
+            Order::SessionList { socket } => {
+                match socket.as_deref().map(|name| self.engine.socket_named(name)).transpose() {
+                    Ok(socket) => Ok(self.engine.list_sessions(socket, LISTED, now)),
+                    Err(error) => Err(error),
+                }
+            }
+            Order::SessionInfo { session } => self.engine.describe_session(session, now),
+            Order::SessionRevoke { session } => self.revoke(id, session, now),
             Order::SignEvent { draft, account } => match self.engine.any_account(account.as_deref()) {
                 Ok(account) => match self.sign_for_operator(id, draft, account, now) {
                     Ok(()) => return,
@@ -167,10 +181,31 @@ impl<C: Clock> Server<C> {
                 self.note_served();
             }
             Err(error) => {
-                self.note_order_refused(id, &order, &error, now);
+                self.note_order(id, &order, Some(&error), &error.text, now);
                 self.answer(id, &error.line());
             }
         }
+    }
+
+    fn issue(&mut self, id: u64, order: &Order, now: Now) -> Result<String, Error> {
+        let Order::SessionStart { socket, scope, ttl, account, rules } = order else { return Err(not_kept()) };
+        // What is not in the journal would be no session after a restart.
+        if !self.can_keep(now) {
+            return Err(not_kept());
+        }
+        let by = self.clients.get(&id).map_or(UNMAPPED, |client| client.connection.who.uid);
+        let wish = Issue { socket, scope, ttl: *ttl, account: account.as_deref(), rules, by };
+        let done = self.engine.issue(&wish, now, &mut random);
+        self.keep();
+        done
+    }
+
+    fn revoke(&mut self, id: u64, session: &str, now: Now) -> Result<String, Error> {
+        let line = self.engine.revoke_named(session)?;
+        self.keep();
+        let order = Order::SessionRevoke { session: session.to_owned() };
+        self.note_order(id, &order, None, &line, now);
+        Ok(line)
     }
 
     /// The owner's own event goes to the gate: no socket's kinds, rules or limits are asked, and both lines are in the log.
@@ -238,4 +273,8 @@ impl<C: Clock> Server<C> {
         error.text = format!("{}: {advice}", error.text);
         error
     }
+}
+
+fn not_kept() -> Error {
+    Error::new(Code::Unavailable, "No session can be issued: the journal cannot be written")
 }

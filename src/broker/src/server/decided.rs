@@ -73,22 +73,26 @@ impl<C: Clock> Server<C> {
         self.decisions.decided(decision, now);
     }
 
-    /// An order of the operator's that was refused.
-    pub(super) fn note_order_refused(&mut self, id: u64, order: &Order, error: &Error, now: Now) {
+    /// What became of an order of the operator's. What is only read is no decision, and a session that begins has its own line.
+    pub(super) fn note_order(&mut self, id: u64, order: &Order, error: Option<&Error>, why: &str, now: Now) {
         let kind = match order {
             Order::SignEvent { draft, .. } => Some(draft.kind),
+            _ => None,
+        };
+        let session = match order {
+            Order::SessionRevoke { session } if error.is_none() => session.get(..12).map(str::to_ascii_lowercase),
             _ => None,
         };
         let decision = Decision {
             socket: usize::from(ADMIN),
             who: self.clients.get(&id).map(|c| c.connection.who),
             method: order.name(),
-            session: None,
+            session,
             account: order.account(),
             kind,
-            rule: Some(error.code.word()),
-            why: &error.text,
-            urgent: false,
+            rule: error.map(|error| error.code.word()),
+            why,
+            urgent: error.is_none(),
         };
         self.decisions.decided(decision, now);
     }

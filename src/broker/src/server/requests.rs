@@ -280,7 +280,7 @@ impl<C: Clock> Server<C> {
         if let Some(client) = self.clients.get_mut(&id) {
             client.connection.state = State::Signing { weight };
         }
-        let then = Then::Event { slot, unsigned };
+        let then = Then::Event { slot: Box::new(slot), unsigned };
         let job = Job { client: id, who, account, kind, token, then, noted };
         self.gates[account].ask(&canonical, event, job, now.boot);
         // A gate that is gone shows in epoll as well: the loop ends there, with the reason.
@@ -308,7 +308,8 @@ impl<C: Clock> Server<C> {
                 self.answer(job.client, &reply::signed(&unsigned, &id, &signature));
             }
             (Then::Event { slot, .. }, Err(error)) => {
-                self.give_back(slot);
+                self.give_back(*slot);
+                self.decisions.count(usize::from(job.who.socket), error.code.word());
                 let verb = if error.code == Code::RateLimited { "rate-limited" } else { "rejected" };
                 // The reference daemon names the kind where it was the reason.
                 let kind = (error.code != Code::RateLimited).then_some(job.kind);

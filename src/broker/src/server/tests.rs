@@ -8,8 +8,10 @@ use std::cell::Cell;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::sys::epoll::EpollCreateFlags;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
@@ -25,6 +27,7 @@ use crate::replay::{Found, open};
 use crate::row::Row;
 
 mod errands;
+mod operator;
 
 /// One slot in ten seconds for a whole socket.
 const TOTAL: Limits = Limits { burst: 1, burst_window: 10, per_minute: 1000, per_hour: 1000 };
@@ -47,6 +50,8 @@ struct Bench {
     gate: UnixStream,
     holder: OwnedFd,
     clients: Vec<UnixStream>,
+    /// The admin socket's address.
+    desk: SocketAddr,
     _supervisor: [UnixStream; 2],
 }
 
@@ -76,7 +81,12 @@ impl Bench {
         policy.ecdh_fd = Some(-1);
         (policy.max_connections, policy.max_connections_per_principal) = (1000, 1000);
         let ((control, supervisor), (end, pipe), (gate, broker)) = (pair(), pair(), pair());
-        let (admin, _) = pair();
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("nsecd-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let desk = SocketAddr::from_abstract_name(name).expect("a name");
+        let admin = UnixListener::bind_addr(&desk).expect("a listener");
+        admin.set_nonblocking(true).expect("set");
+        policy.operator_uid = nix::unistd::geteuid().as_raw();
         let alerts = AlertLog::new(File::options().write(true).open("/dev/null").expect("it exists"), 0, 1 << 20);
         let flags = SockFlag::SOCK_NONBLOCK;
         let (ecdh, holder) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).expect("a pair");
@@ -98,7 +108,7 @@ impl Bench {
         let decisions = DecisionLog::open(current, None, &policy, clock.now()).expect("an empty file");
         let kept = Kept { journal, decisions };
         let server = Server::new(policy, engine, kept, files, clock.clone(), true).expect("epoll");
-        Bench { server, clock, gate, holder, clients: Vec::new(), _supervisor: [supervisor, pipe] }
+        Bench { server, clock, gate, holder, clients: Vec::new(), desk, _supervisor: [supervisor, pipe] }
     }
 
     /// A client of this uid and cgroup.

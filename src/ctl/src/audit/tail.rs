@@ -123,8 +123,11 @@ fn said(entry: Entry) -> String {
             let kind = kind.map(|kind| format!(" kind {kind}")).unwrap_or_default();
             format!("{verdict}: {}{kind} ({rule}) for {}: {why}", asked.method, who(&asked))
         }
-        Entry::SessionStarted(SessionStarted { asked, started, account, scope, ends_ms }) => {
-            format!("session {started} of account {account} kinds {scope:?} until {} for {}", iso(ends_ms), who(&asked))
+        Entry::SessionStarted(SessionStarted { asked, started, account, scope, ends_ms, on, rules }) => {
+            let on = on.map(|path| format!(" issued for {path}")).unwrap_or_default();
+            let rules = if rules > 0 { format!(" with {rules} rules") } else { String::new() };
+            let (ends, who) = (iso(ends_ms), who(&asked));
+            format!("session {started} of account {account} kinds {scope:?}{rules} until {ends}{on} for {who}")
         }
         Entry::SessionEnded { session } => format!("session {session} has ended"),
         Entry::More(More { socket, counts, .. }) => {

@@ -24,14 +24,15 @@ pub(crate) mod source;
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests;
 mod tree;
-mod units;
 pub(crate) mod values;
 
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 
+pub use nsecd_policy::Ceiling;
 use nsecd_policy::rules::Rule;
+use nsecd_policy::units;
 use nsecd_policy::{Bind, CryptLimits, DmLimits, Kinds, Limits, Method, StartSessions};
 
 pub use defaults::Host;
@@ -99,17 +100,6 @@ pub struct Ecdh {
     pub ops: Vec<u8>,
     /// 64 lower-case hex digits each, or `self`; `None`: anybody.
     pub peers: Option<Vec<String>>,
-}
-
-/// A token bucket: `burst` signatures at once, and `tokens` more every `seconds`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ceiling {
-    /// Signatures that a full bucket holds; at least 1.
-    pub burst: u32,
-    /// Signatures regained in `seconds`; at least 1.
-    pub tokens: u32,
-    /// 1, 60 or 3600.
-    pub seconds: u32,
 }
 
 /// An agent socket. The fields after `alert_log` are those of [`nsecd_policy::Socket`].

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use nsecd_policy::{Bind, CryptLimits, DmLimits, Kinds, Limits, Method, StartSessions};
+use nsecd_policy::{Bind, CryptLimits, DmLimits, Kinds, Limits, Method};
 
 use super::accounts::DEFAULT;
 use super::{Account, Ceiling, Config, Socket, rules, source, units, values};
@@ -133,7 +133,7 @@ fn socket(out: &mut String, s: &Socket, alert_log: &str) {
     line(out, "tokenless", &kinds(&s.tokenless));
     line(out, "methods", &list(s.methods.iter().map(|m| quoted(values::method_name(*m)))));
     line(out, "accounts", &list(s.accounts.iter().map(|a| quoted(a))));
-    line(out, "start_sessions", &quoted(if s.start_sessions == StartSessions::Own { "self" } else { "once" }));
+    line(out, "start_sessions", &quoted(s.start_sessions.name()));
     line(out, "bind", &quoted(if s.bind == Bind::FirstUse { "first_use" } else { "starter" }));
     line(out, "on_limit", &quoted(&units::show_wait(s.on_limit_wait)));
     line(out, "tokenless_on_limit", &quoted(&units::show_wait(s.tokenless_on_limit_wait)));

@@ -1,22 +1,13 @@
 //! `[[socket.rule]]`: what a socket requires of events of a kind, as it is written and as it is printed.
 
-use nsecd_policy::rules::{Rule, TagPatterns};
+use nsecd_policy::rules::{LONGEST, MAX_CONTENT, MOST, Rule, TagPatterns, ZAP_REQUEST};
 use nsecd_policy::{Kinds, Method};
 
-use super::error::{At, Error, Origin};
+use super::error::{At, Error};
 use super::print::{list, quoted};
 use super::tree::{Section, Value};
 use super::units;
 use super::values;
-
-/// NIP-57's zap request, the only kind whose `amount` is satoshis.
-const ZAP_REQUEST: u16 = 9734;
-/// Rules of one socket, patterns of one tag, and tags of one list.
-const MOST: usize = 256;
-/// Bytes of a tag's name or pattern.
-const LONGEST: usize = 256;
-/// Bytes of content; no request is larger.
-const MAX_CONTENT: u64 = 512 << 10;
 
 /// A rule and where it was written.
 pub type RawRule = At<Rule>;
@@ -58,27 +49,10 @@ pub fn rule(mut s: Section) -> Result<RawRule, Error> {
             return Err(Error::at(&at.origin, text));
         }
     }
-    contradictions(&rule, &origin)?;
-    Ok(At::new(rule, origin))
-}
-
-fn contradictions(rule: &Rule, origin: &Origin) -> Result<(), Error> {
-    let kind = rule.kind;
-    let empty = Rule { kind, ..Rule::default() };
-    if *rule == empty {
-        return Err(Error::at(origin, format!("socket.rule for kind {kind} says nothing: expected at least one rule")));
+    match rule.contradiction() {
+        Some(why) => Err(Error::at(&origin, format!("socket.{why}"))),
+        None => Ok(At::new(rule, origin)),
     }
-    if rule.canary && *rule != (Rule { canary: true, ..empty }) {
-        let text = format!("socket.rule for kind {kind}: a canary is never signed: expected no other rule beside it");
-        return Err(Error::at(origin, text));
-    }
-    let named = rule.tag.iter().map(|tag| &tag.name).chain(&rule.require);
-    if let Some(both) = named.into_iter().find(|name| rule.forbid.contains(name)) {
-        let text =
-            format!("socket.rule for kind {kind}: tag \"{both}\" is needed and forbidden: nothing could be signed");
-        return Err(Error::at(origin, text));
-    }
-    Ok(())
 }
 
 /// A socket's rules: one for a kind, and for kinds that it signs.

@@ -249,15 +249,12 @@ pub fn bind(value: &Value) -> Result<Bind, String> {
     })
 }
 
-/// Who may start sessions: only their operator cannot yet.
+/// Who may start sessions.
 pub fn start_sessions(value: &Value) -> Result<StartSessions, String> {
-    const EXPECTED: &str = "\"self\" or \"once\"";
-    if matches!(value, Value::Text(t) if t == "admin") {
-        return Err(format!("not yet supported by this version: expected {EXPECTED}"));
-    }
-    text(value, EXPECTED, |t| match t {
+    text(value, "\"self\", \"once\" or \"admin\"", |t| match t {
         "self" => Some(StartSessions::Own),
         "once" => Some(StartSessions::Once),
+        "admin" => Some(StartSessions::Admin),
         _ => None,
     })
 }

@@ -49,16 +49,9 @@ fn unknown_keys_are_refused_in_every_table() {
 }
 
 #[test]
-fn later_features_are_refused_as_such() {
-    all_refused(&[
-        ("[[socket]]\nstart_sessions = 'admin'", "not yet supported by this version: expected \"self\" or \"once\""),
-        ("[[socket]]\nstart_sessions = 'all'", "\"all\": expected \"self\" or \"once\""),
-    ]);
-}
-
-#[test]
 fn values_of_another_type_or_unit_are_refused() {
     all_refused(&[
+        ("[[socket]]\nstart_sessions = 'all'", "\"all\": expected \"self\", \"once\" or \"admin\""),
         ("key = 1", ":1: key = 1: expected a table"),
         ("socket = 1", "socket = 1: expected [[socket]] tables"),
         ("socket = [1]", "expected [[socket]] tables"),

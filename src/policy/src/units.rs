@@ -1,7 +1,7 @@
 //! The units of the configuration: durations, sizes, ceilings, created_at windows, waiting. Pure text to numbers and
 //! back; what is printed reads back as the same number.
 
-use super::Ceiling;
+use crate::Ceiling;
 
 /// Seconds of each duration unit, the largest first.
 const DURATIONS: [(char, u64); 4] = [('d', 86_400), ('h', 3_600), ('m', 60), ('s', 1)];
