@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::{Scratch, chmod, fifo, mode, root};
 use crate::listeners::{Access, Listener};
+use crate::securefs::parent_mode;
 
 fn access(mode: u32) -> Access {
     Access { mode, owner: None, group: None }
@@ -21,7 +22,7 @@ fn a_socket_listens_with_its_mode_and_is_gone_at_exit() {
     let scratch = Scratch::new();
     let path = scratch.join("agents/signer.sock");
     let listener = Listener::bind(&path, access(0o660)).unwrap();
-    assert_eq!((mode(&path), mode(&scratch.join("agents"))), (0o660, 0o755));
+    assert_eq!((mode(&path), mode(&scratch.join("agents"))), (0o660, parent_mode()));
     UnixStream::connect(&path).unwrap();
     let flags = nix::fcntl::fcntl(listener.fd.as_fd(), nix::fcntl::FcntlArg::F_GETFL).unwrap();
     assert!(flags & nix::libc::O_NONBLOCK != 0);
