@@ -1,7 +1,7 @@
 //! A1, A2 with the new door: sessions that the operator issues lie within their socket, keep their rules whoever narrows them and
 //! whatever dies, and are what an agent gets where `start_sessions = "admin"`; no agent starts, widens or sees one of another.
 //!
-//! Checked: red with `start_sessions` not looked at, with the rules not asked, not journaled or not in a snapshot, with a budget
+//! Checked: red with `start_sessions` not looked at, with the rules not asked or not journaled, with a budget
 //! for each narrower session, and with the token itself in the listing.
 
 use super::owner::verified;

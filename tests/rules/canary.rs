@@ -1,10 +1,11 @@
 //! Canary kinds: whoever tries one is held, and nobody else.
 //!
-//! Checked: without the hold, without its row in the journal, or with all of a uid held, these fail.
+//! Checked: without the hold, or the thaw told to the broker, without its row in the journal, or with all of a uid held, these fail.
 
 use crate::support::cgroup::no_cgroups;
 use crate::support::client::code;
-use crate::support::{Cgroup, Nsecd, PUBLIC_KEY, event};
+use crate::support::control::thaw;
+use crate::support::{Cgroup, Nsecd, PUBLIC_KEY, event, until};
 use serde_json::Value;
 use std::io::Write;
 use std::process::Stdio;
@@ -68,4 +69,9 @@ fn who_tries_a_canary_kind_is_held_with_its_sessions_and_no_other_container_is()
     held(&nsecd);
     let nsecd = nsecd.restarted(nix::sys::signal::Signal::SIGKILL);
     held(&nsecd);
+    // The operator thaws; and what is thawed stays so.
+    thaw(&nsecd);
+    until("let go", || sign(&nsecd, &bad, "1")["event"].is_object());
+    nsecd.kill("nsecd-broker");
+    event::signed(&sign(&nsecd, &bad, "1"), PUBLIC_KEY);
 }

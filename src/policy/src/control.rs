@@ -31,6 +31,8 @@ pub enum Control {
     JournalNamed,
     /// Supervisor → broker: no new file, or it could not be named; go on with the old one.
     NoJournal,
+    /// Supervisor → broker: the operator thaws everything, principals that tried a canary kind included.
+    Thawed,
     /// Broker → supervisor: put the decision log aside and send the new file.
     NextDecisionLog,
     /// Supervisor → broker, with one descriptor (SCM_RIGHTS): the new decision log. Also unasked, where the old one has lost
@@ -59,6 +61,7 @@ impl Control {
             Control::NextDecisionLog => (13, 0),
             Control::DecisionLog => (14, 0),
             Control::NoDecisionLog => (15, 0),
+            Control::Thawed => (16, 0),
         };
         let [hi, lo] = index.to_be_bytes();
         [op, 0, hi, lo, 0, 0, 0, 0]
@@ -84,6 +87,7 @@ impl Control {
             13 => Control::NextDecisionLog,
             14 => Control::DecisionLog,
             15 => Control::NoDecisionLog,
+            16 => Control::Thawed,
             _ => return None,
         };
         (frame.encode() == f).then_some(frame)
@@ -102,6 +106,7 @@ mod tests {
             NextDecisionLog,
             DecisionLog,
             NoDecisionLog,
+            Thawed,
             Served,
             NextAlertLog(258),
             AlertLog(0),

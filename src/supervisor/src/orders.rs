@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use nsecd_policy::control::Control;
 use nsecd_policy::operator::{Command, Reply, Status};
 
 use crate::control::Asked;
@@ -21,7 +22,11 @@ const LOOK: Duration = Duration::from_millis(1);
 
 /// Requests that are not yet answered.
 #[derive(Default)]
-pub struct Orders(Vec<Order>);
+pub struct Orders {
+    waiting: Vec<Order>,
+    /// Whether the broker is yet to be told that everything is thawed.
+    thawed: bool,
+}
 
 struct Order {
     connection: u64,
@@ -37,7 +42,7 @@ struct Order {
 impl Orders {
     /// When to look again.
     pub fn due(&self) -> Option<Instant> {
-        (!self.0.is_empty()).then(|| Instant::now() + LOOK)
+        (!self.waiting.is_empty()).then(|| Instant::now() + LOOK)
     }
 
     /// Does what is asked.
@@ -68,8 +73,10 @@ impl Orders {
                 }
             }
         };
-        let statuses = accounts.iter().map(&mut done).collect();
-        self.0.push(Order { connection, accounts, statuses, since: now, late: false });
+        let statuses: Vec<Status> = accounts.iter().map(&mut done).collect();
+        let all = request.account.is_empty() && statuses.iter().all(|status| *status == Status::Done);
+        self.thawed |= request.command == Command::Thaw && all;
+        self.waiting.push(Order { connection, accounts, statuses, since: now, late: false });
     }
 
     /// Answers what is done.
@@ -77,8 +84,11 @@ impl Orders {
     /// # Errors
     /// The ECDH holder holds on to a frozen key.
     pub fn settle(&mut self, setup: &mut Setup, mut service: Option<&mut Service>, now: Instant) -> Result<(), Fault> {
+        if self.thawed && service.as_ref().is_some_and(|service| service.send(Control::Thawed, None)) {
+            self.thawed = false;
+        }
         let mut waiting = Vec::new();
-        for mut order in std::mem::take(&mut self.0) {
+        for mut order in std::mem::take(&mut self.waiting) {
             let late = now.saturating_duration_since(order.since) >= STUCK;
             let first = late && !std::mem::replace(&mut order.late, late);
             let mut in_use = false;
@@ -106,7 +116,7 @@ impl Orders {
                 setup.control.answer(order.connection, &replies);
             }
         }
-        self.0 = waiting;
+        self.waiting = waiting;
         Ok(())
     }
 }

@@ -237,7 +237,8 @@ fn cut(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{A, B, START, ask, at, engine_with, sign, token, unique};
+    use crate::fixture::{A, B, START, ask, at, engine_with, policy_with, sign, token, unique};
+    use crate::ledger::{Ledger, Piece};
     use crate::policy::Verdict;
     use nsecd_policy::{Bind, StartSessions};
 
@@ -322,6 +323,22 @@ mod tests {
         let second = issue(&mut engine, &[7], &[]).expect("within the ceiling");
         assert_eq!(code(&sign(&mut engine, A, START, 7, Some(&second))), "signed");
         assert_eq!(code(&ask(&mut engine, A, START, start)), "out_of_scope", "still");
+    }
+
+    /// Checked: with what was used of its rules left out of its row, this fails.
+    #[test]
+    fn a_snapshot_of_a_session_keeps_its_rules_and_what_was_used_of_them() {
+        let rules = [Rule { kind: 1, per_day: Some(1), ..Rule::default() }];
+        let mut engine = engine_with(|_| {});
+        let given = issue(&mut engine, &[1], &rules).expect("within the ceiling");
+        assert_eq!(code(&sign(&mut engine, A, at(1), 1, Some(&given))), "signed");
+        let row = engine.ledger().row(Piece::Session(TokenHash::of(&given))).expect("it is there");
+        let row = Row::parse(row.line().trim_end().as_bytes()).expect("whole");
+        let policy = policy_with(|_| {});
+        let mut ledger = Ledger::new(&policy);
+        ledger.apply(&row);
+        let mut engine = Engine::new(policy, ledger);
+        assert_eq!(code(&sign(&mut engine, A, at(2), 1, Some(&given))), "rate_limited");
     }
 
     #[test]

@@ -62,6 +62,10 @@ impl<C: Clock> Server<C> {
                         alerts.new_file(None);
                     }
                 }
+                Some(Control::Thawed) => {
+                    self.engine.release();
+                    self.keep();
+                }
                 Some(Control::DecisionLog) => self.decisions.new_file(fd.map(File::from), self.clock.now()),
                 Some(Control::NoDecisionLog) => self.decisions.new_file(None, self.clock.now()),
                 Some(Control::JournalFile) => {
