@@ -183,8 +183,7 @@ fn drain(syslog: &UnixDatagram) -> Vec<String> {
 
 /// In a mount namespace whose /dev/log leads to a socket of the test's own.
 ///
-/// Checked: with the sockets blocking (no MSG_DONTWAIT and no O_NONBLOCK) this test does not end; with lost lines not
-/// counted, in broker or supervisor, with a socket that is given up once it fails, or with stderr's lines taken for syslog's, it fails.
+/// Checked: with lost lines not counted in the broker, and with those of the supervisor not counted, this fails. Not tried: sockets that block.
 #[test]
 fn a_syslog_that_is_stopped_and_full_holds_up_no_signature() {
     if not_root("a mount namespace of its own") {
