@@ -4,7 +4,7 @@
 //! in later requests too. Everything else is compared byte by byte, the order of fields included.
 
 use super::{blocks, read};
-use crate::support::{Client, Nsecd, PUBLIC_KEY, event};
+use crate::support::{Client, Nsecd, PUBLIC_KEY, Setup, admin, event};
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 
@@ -14,6 +14,8 @@ const FIXED: u64 = 1_700_000_000;
 const LONG: usize = 20;
 /// Digits of a time in seconds or milliseconds, or of what remains of an hour in milliseconds.
 const TIME: usize = 7;
+/// Digits of a session's name.
+const NAME: usize = 12;
 /// The document leaves the middle out of texts of this length.
 const ABRIDGED: usize = 140;
 
@@ -44,6 +46,9 @@ fn alike(shown: &str, real: &str) -> bool {
     let hex = |text: &str| text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
     if shown.contains('…') {
         return real.len() >= ABRIDGED;
+    }
+    if [shown, real].iter().all(|text| text.len() == NAME && hex(text)) {
+        return true;
     }
     if digits(shown) || digits(real) {
         return shown.len() == real.len() && shown.len() >= TIME && digits(shown) == digits(real);
@@ -93,7 +98,12 @@ impl Names {
 
 /// One connection.
 fn replay(nsecd: &Nsecd, block: &str, names: &mut Names) -> Result<usize, String> {
-    let mut client: Client = nsecd.connect();
+    let (mut client, block): (Client, &str) = match block.strip_prefix("admin.sock\n") {
+        Some(rest) => (admin::connect(nsecd), rest),
+        None => (nsecd.connect(), block),
+    };
+    // The document's sockets lie elsewhere.
+    let dir = nsecd.dir.path().to_str().unwrap();
     let mut replies = 0;
     for line in block.lines() {
         match line.split_once(' ') {
@@ -101,6 +111,7 @@ fn replay(nsecd: &Nsecd, block: &str, names: &mut Names) -> Result<usize, String
             Some((">>", request)) => client.send(names.request(request)),
             Some(("<", shown)) => {
                 let real = client.line().ok_or_else(|| format!("no reply, instead of: {shown}"))?;
+                let real = real.replace(dir, "/run/nostr");
                 names.reply(shown, &real)?;
                 let reply: Value = serde_json::from_str(&real).unwrap();
                 if reply.get("event").is_some() {
@@ -118,7 +129,7 @@ fn replay(nsecd: &Nsecd, block: &str, names: &mut Names) -> Result<usize, String
 #[test]
 fn every_exchange_in_the_document_is_what_nsecd_says() {
     let document = read("docs/wire.md");
-    let nsecd = Nsecd::start(&blocks(&document, "toml")[0]);
+    let nsecd = Setup::at("signer.sock", &blocks(&document, "toml")[0]).start();
     let mut names = Names { real: HashMap::new(), fixed: [PUBLIC_KEY.to_owned()].into() };
     let mut replies = 0;
     for block in blocks(&document, "exchange") {
