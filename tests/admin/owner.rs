@@ -1,6 +1,6 @@
 //! The owner's own signing: any kind that the account allows, whatever the sockets allow; on record like everything else.
 //!
-//! Checked: red with the intent not written, and with the gate's refusals passed on without advice.
+//! Checked: red with the gate's refusals passed on without advice.
 
 use crate::support::admin::connect;
 use crate::support::client::{code, refusal};

@@ -1,6 +1,6 @@
 //! B25: who may ask at the admin socket, what lies where it goes, and that an agent's socket knows none of its methods.
 //!
-//! Checked: red with the uid not looked at by the broker, and with the directory's mode not looked at.
+//! Checked: red with the uid not looked at by the broker.
 
 use crate::support::admin::{connect, socket};
 use crate::support::client::{code, refusal};

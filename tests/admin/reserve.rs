@@ -1,6 +1,6 @@
 //! A12 with the new door: agents that hold all places, all bytes and all turns there are do not keep the operator waiting.
 //!
-//! Checked: red with the admin socket in the agents' epoll, crowd and places, and without its descriptors.
+//! Here with the real processes; server/tests/operator.rs of the broker fills every place and every byte.
 
 use crate::support::admin::connect;
 use crate::support::daemon::OPEN;

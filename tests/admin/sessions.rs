@@ -1,8 +1,8 @@
 //! A1, A2 with the new door: sessions that the operator issues lie within their socket, keep their rules whoever narrows them and
 //! whatever dies, and are what an agent gets where `start_sessions = "admin"`; no agent starts, widens or sees one of another.
 //!
-//! Checked: red with `start_sessions` not looked at, with the rules not asked or not journaled, with a budget
-//! for each narrower session, and with the token itself in the listing.
+//! Checked: red with the rules not journaled, and with sessions kept that agents had started before. More is taken out where the
+//! engine is tested alone (policy/operator.rs of the broker).
 
 use super::owner::verified;
 use crate::support::admin::connect;

@@ -1,6 +1,6 @@
 //! What `status` says, and that it is so.
 //!
-//! Checked: red with refusals not counted, and with processes not handed over.
+//! Checked: red with processes not handed over.
 
 use crate::support::admin::connect;
 use crate::support::client::code;
