@@ -17,6 +17,7 @@ pub mod fault;
 pub mod filters;
 pub mod freeze;
 pub mod held;
+pub mod machine;
 pub mod node;
 pub mod probe;
 pub mod process;
@@ -28,6 +29,7 @@ pub use client::Client;
 pub use container::Podman;
 pub use daemon::{Exit, Nsecd, Setup};
 pub use dir::Dir;
+pub use machine::Machine;
 
 /// The key of the recorded cases: secret 0x…03.
 pub const KEY_HEX: &str = "0000000000000000000000000000000000000000000000000000000000000003";

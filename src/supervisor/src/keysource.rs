@@ -43,19 +43,22 @@ impl KeySource {
     /// None is there, or one that is there is open to others.
     pub fn open(account: &Account, credentials: Option<&Path>, inherited: &mut Inherited) -> Result<KeySource, Fault> {
         let mut sources = account.source.iter().peekable();
-        let mut absent = String::new();
         while let Some(source) = sources.next() {
             match source {
                 Source::Credential(name) => match credential(name, credentials)? {
                     Some(file) => return Ok(KeySource::Descriptor(file)),
-                    None if sources.peek().is_some() => {
-                        absent = format!("there is no credential {name} (LoadCredentialEncrypted={name}), and ");
-                    }
+                    None if sources.peek().is_some() => {}
                     None => return Err(Fault::new(missing(&account.name, name, credentials))),
                 },
                 Source::Keyring(first) => {
                     let more = sources.filter_map(|s| if let Source::Keyring(name) = s { Some(name) } else { None });
                     let names: Vec<&str> = [first].into_iter().chain(more).map(String::as_str).collect();
+                    // Of "auto", whose first place is a credential.
+                    let absent = if names.len() > 1 {
+                        "there is no credential nsec (LoadCredentialEncrypted=nsec), and "
+                    } else {
+                        ""
+                    };
                     let found = keyring::find(&names).map(KeySource::Keyring);
                     return found.map_err(|why| Fault::new(format!("account {}: {absent}{why}", account.name)));
                 }
