@@ -269,7 +269,8 @@ fn packages() -> &'static Path {
     PACKAGES.get_or_init(|| {
         let own = Path::new(env!("CARGO_BIN_EXE_nsecd")).parent().unwrap().to_owned();
         let built = std::env::var_os("NSECD_BUILT").map_or(own, PathBuf::from);
-        let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("packages-{}", std::process::id()));
+        let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("systemd/packages");
+        let _ = fs::remove_dir_all(&out);
         let make = |number: u32| {
             let (dir, version) = (out.join(number.to_string()), format!("0.1.{number}"));
             let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("debian/make"));
