@@ -1,6 +1,4 @@
 //! What an operator sees before there is a key.
-//!
-//! Checked: see tests/systemd.rs.
 
 use crate::support::Machine;
 use crate::support::machine::no_machine;
