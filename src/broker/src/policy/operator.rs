@@ -268,7 +268,7 @@ mod tests {
         }
     }
 
-    /// Checked: with `start_sessions` not looked at, and with the parent's scope not, this fails.
+    /// Checked: with `start_sessions` not looked at this fails.
     #[test]
     fn where_the_operator_starts_sessions_an_agent_only_narrows_them() {
         let mut engine = engine_with(|s| s.start_sessions = StartSessions::Admin);
@@ -288,7 +288,7 @@ mod tests {
         assert_eq!(code(&sign(&mut engine, A, START, 1, Some(&given))), "no_session");
     }
 
-    /// Checked: with a budget counted for each narrower session, and with the rules not asked of those, this fails.
+    /// Checked: with a budget counted for each narrower session this fails.
     #[test]
     fn rules_of_a_session_hold_for_all_that_is_narrowed_from_it_and_its_budget_is_one() {
         let rules = [Rule { kind: 1, per_day: Some(2), max_content: Some(1), ..Rule::default() }];
@@ -312,7 +312,7 @@ mod tests {
         assert_eq!(code(&ask(&mut engine, A, at(4), &long)), "rule");
     }
 
-    /// Checked: with latches asked of issued sessions too, and with none set by their first use, this fails.
+    /// Checked: with latches asked of issued sessions too this fails.
     #[test]
     fn under_once_the_operators_session_holds_a_new_principal_and_reaches_beyond_an_old_ones_first() {
         let mut engine = engine_with(|s| s.start_sessions = StartSessions::Once);
@@ -325,7 +325,6 @@ mod tests {
         assert_eq!(code(&ask(&mut engine, A, START, start)), "out_of_scope", "still");
     }
 
-    /// Checked: with what was used of its rules left out of its row, this fails.
     #[test]
     fn a_snapshot_of_a_session_keeps_its_rules_and_what_was_used_of_them() {
         let rules = [Rule { kind: 1, per_day: Some(1), ..Rule::default() }];

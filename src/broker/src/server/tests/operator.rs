@@ -1,7 +1,6 @@
 //! The operator among agents that hold all there is, with the gate and the moment of each event in the test's hands.
 //!
-//! Checked: red where the operator is accepted only while agents are, where his bytes are counted among theirs, and where one
-//! agent's connection more is taken in place of his.
+//! Checked: red where the operator is accepted only while agents are, and where his bytes are counted among theirs.
 
 use super::*;
 
