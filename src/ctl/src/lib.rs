@@ -1,12 +1,13 @@
 //! nsecctl: one request to a running nsecd, the reply as JSON on standard output; or a check of what nsecd has left on record.
 //!
-//! It decides nothing; it must never take a secret from its command line or environment.
+//! It decides nothing; it must never take a secret from its command line, and touches a key only in `key`.
 
 mod admin;
 mod agent;
 mod audit;
 mod cli;
 mod doctor;
+mod key;
 mod order;
 mod status;
 
@@ -16,7 +17,11 @@ use std::process::ExitCode;
 
 /// Runs nsecctl with the process's own arguments. Exit codes: see the help text.
 pub fn main() -> ExitCode {
-    cli::run(env::args_os().skip(1).collect())
+    let args: Vec<_> = env::args_os().skip(1).collect();
+    match key::refuse_in_arguments(&args) {
+        Ok(()) => cli::run(args),
+        Err(what) => complain(&what, 2),
+    }
 }
 
 /// The whole command line, for man pages and completions.

@@ -5,5 +5,5 @@
 mod key;
 mod vault;
 
-pub use key::decode_hex;
+pub use key::{decode, decode_hex};
 pub use vault::{Data, Vault};

@@ -17,9 +17,9 @@ pub(crate) mod profiles;
 mod raw;
 mod resolve;
 mod rules;
-pub(crate) mod secrets;
+pub mod secrets;
 mod sockets;
-pub(crate) mod source;
+pub mod source;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests;

@@ -78,9 +78,10 @@ pub fn in_file() -> String {
 /// How to move a key out of `place`.
 fn advice(place: &str) -> String {
     format!(
-        "Move the key into a systemd credential (LoadCredentialEncrypted=nsec:...), or the kernel keyring (`keyctl padd user \
-         nsec @u`, the key on standard input), or hand it over in a descriptor (`--key fd:N`); then remove it from {place}, \
-         and treat it as known to whoever could read that"
+        "`nsecctl key import FILE` takes the key out of a file, and `nsecctl key import --from-env NAME` out of a variable, into the \
+         kernel keyring or a systemd credential (LoadCredentialEncrypted=nsec:...); `keyctl padd user nsec @u` takes it on standard \
+         input, and a descriptor hands it over (`--key fd:N`). Then remove it from {place}, and treat it as known to whoever could \
+         read that"
     )
 }
 

@@ -45,8 +45,8 @@ pub fn parse(text: &str) -> Result<KeySource, String> {
         (_, Some(("fd", number))) => descriptor(number).map(Source::Fd),
         (_, Some(("file" | "env", _))) => {
             return Err(format!(
-                "{expected}; a plain file or a variable can be read by every process of the same user. From a shell: `--key \
-                 fd:3 3<FILE`, then delete FILE"
+                "{expected}; a plain file or a variable can be read by every process of the same user: `nsecctl key import FILE` or \
+                 `nsecctl key import --from-env NAME` takes the key out of it. From a shell: `--key fd:3 3<FILE`, then delete FILE"
             ));
         }
         _ => None,
