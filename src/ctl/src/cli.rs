@@ -3,7 +3,7 @@
 //! A command is a type of its own module, with its flags as fields (`clap::Args`) and a function that runs it; here it gets
 //! a name, one line of help, and its arm in `run`. Exit codes are the same everywhere: [`EXIT_CODES`].
 
-use crate::{agent, audit, doctor, key, order, status};
+use crate::{agent, audit, doctor, key, order, policy, status};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 use serde_json::Value;
 use std::ffi::OsString;
@@ -67,6 +67,9 @@ pub(crate) enum Command {
     /// Put a key into the keyring or a credential, move it, import it
     #[command(subcommand)]
     Key(key::Key),
+    /// Check a configuration, and try events on it
+    #[command(subcommand)]
+    Policy(policy::Policy),
     /// Check or show the decision log
     #[command(subcommand)]
     Audit(audit::Audit),
@@ -84,6 +87,7 @@ impl Command {
             Command::Freeze(account) => order::freeze(account),
             Command::Thaw(account) => order::thaw(account),
             Command::Key(key) => key::run(key, json),
+            Command::Policy(policy) => policy::run(policy, json),
             Command::Audit(audit) => audit::run(audit, json),
             Command::Doctor(options) => doctor::run(&options, json),
         }

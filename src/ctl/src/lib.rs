@@ -9,6 +9,7 @@ mod cli;
 mod doctor;
 mod key;
 mod order;
+mod policy;
 mod status;
 
 use std::env;

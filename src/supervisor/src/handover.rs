@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::unistd::geteuid;
 use nsecd_policy::{self as handed, Account, Policy, Process, Socket};
 
-use crate::config::Ceiling;
+use crate::config::handed::{self as config_handed, period_ms};
 use crate::harden::capacity;
 use crate::record::{self, Record};
 use crate::setup::Setup;
@@ -64,34 +64,11 @@ pub fn policy<'a>(setup: &'a Setup, files: &Files<'a>) -> (Vec<BorrowedFd<'a>>, 
         created_at: config.accounts[index].created_at,
         record: seen(&setup.records[index]),
     };
-    let socket = |index: usize| {
-        let s = &config.sockets[index];
-        Socket {
-            path: s.path.display().to_string(),
-            listener_fd: listeners[index],
-            alert_fd: alerts[index],
-            alert_size: setup.alert_logs[index].size(),
-            peer_uids: s.peer_uids.clone(),
-            kinds: s.kinds.clone(),
-            max_ttl: s.max_ttl,
-            tokenless: s.tokenless.clone(),
-            methods: s.methods.clone(),
-            accounts: s.accounts.clone(),
-            start_sessions: s.start_sessions,
-            bind: s.bind,
-            on_limit_wait: s.on_limit_wait,
-            tokenless_on_limit_wait: s.tokenless_on_limit_wait,
-            created_at: s.created_at,
-            max_request: s.max_request,
-            limits: s.limits,
-            total: s.total,
-            peers: s.peers.clone(),
-            dm: s.dm,
-            crypt: s.crypt,
-            rules: s.rules.clone(),
-            sessions_per_minute: s.sessions_per_minute,
-            live_sessions: s.live_sessions,
-        }
+    let socket = |index: usize| Socket {
+        listener_fd: listeners[index],
+        alert_fd: alerts[index],
+        alert_size: setup.alert_logs[index].size(),
+        ..config_handed::socket(&config.sockets[index])
     };
     let policy = Policy {
         accounts: gates.into_iter().enumerate().map(account).collect(),
@@ -113,9 +90,4 @@ pub fn policy<'a>(setup: &'a Setup, files: &Files<'a>) -> (Vec<BorrowedFd<'a>>, 
         max_connections_per_principal: capacity.per_principal,
     };
     (fds, policy)
-}
-
-/// Milliseconds in which a ceiling gives one more.
-fn period_ms(ceiling: &Ceiling) -> u64 {
-    (u64::from(ceiling.seconds) * 1000).div_ceil(u64::from(ceiling.tokens).max(1)).max(1)
 }

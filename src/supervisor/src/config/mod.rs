@@ -9,6 +9,7 @@ pub(crate) mod defaults;
 mod ecdh;
 pub(crate) mod error;
 mod file;
+pub mod handed;
 mod limits;
 mod notes;
 mod peers;
@@ -37,7 +38,7 @@ use nsecd_policy::{Bind, CryptLimits, DmLimits, Kinds, Limits, Method, StartSess
 
 pub use defaults::Host;
 pub use error::Error;
-pub use print::toml as to_text;
+pub use print::{summary, toml as to_text};
 pub use source::Source;
 
 use crate::cli::{self, Action, Cli};
