@@ -22,31 +22,31 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use support::Dir;
 
 /// The key of NIP-19's example, and its public key.
-pub const NSEC: &str = "nsec1vl029mgpspedva04g90vltkh6fvh240zqtv9k0t9af8935ke9laqsnlfe5";
-pub const HEX: &str = support::SCAN_KEY;
-pub const NPUB: &str = "npub10elfcs4fr0l0r8af98jlmgdh9c8tcxjvz9qkw038js35mp4dma8qzvjptg";
-pub const PUBLIC: &str = "7e7e9c42a91bfef19fa929e5fda1b72e0ebc1a4c1141673e2794234d86addf4e";
+const NSEC: &str = "nsec1vl029mgpspedva04g90vltkh6fvh240zqtv9k0t9af8935ke9laqsnlfe5";
+const HEX: &str = support::SCAN_KEY;
+const NPUB: &str = "npub10elfcs4fr0l0r8af98jlmgdh9c8tcxjvz9qkw038js35mp4dma8qzvjptg";
+const PUBLIC: &str = "7e7e9c42a91bfef19fa929e5fda1b72e0ebc1a4c1141673e2794234d86addf4e";
 
 /// A place for credentials with a host's key of its own, and a description in the user keyring that no other test has.
-pub struct Store {
-    pub dir: Dir,
-    pub keyring: String,
+struct Store {
+    dir: Dir,
+    keyring: String,
 }
 
 impl Store {
-    pub fn new() -> Store {
+    fn new() -> Store {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         Store { dir: Dir::new(None), keyring: format!("nsecd-test-{}-{count}", std::process::id()) }
     }
 
     /// A credential's file.
-    pub fn file(&self, name: &str) -> PathBuf {
+    fn file(&self, name: &str) -> PathBuf {
         self.dir.join("credstore").join(name)
     }
 
     /// `nsecctl key …`, ready to be changed.
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_nsecctl"));
         command.arg("key").args(arguments).env_clear().env("PATH", std::env::var_os("PATH").unwrap());
         command.env("SYSTEMD_CREDENTIAL_SECRET", self.dir.join("host-key"));
@@ -56,12 +56,12 @@ impl Store {
     }
 
     /// Runs it: its exit code, what it said, and what it complained.
-    pub fn run(&self, arguments: &[&str], input: &[u8]) -> (i32, String, String) {
+    fn run(&self, arguments: &[&str], input: &[u8]) -> (i32, String, String) {
         finish(self.command(arguments), input)
     }
 
     /// What systemd-creds itself makes of a credential.
-    pub fn decrypted(&self, name: &str) -> String {
+    fn decrypted(&self, name: &str) -> String {
         let mut command = Command::new("systemd-creds");
         command.args(["decrypt", &format!("--name={name}")]).arg(self.file(name)).arg("-");
         let output = command.env("SYSTEMD_CREDENTIAL_SECRET", self.dir.join("host-key")).output().unwrap();
@@ -70,14 +70,14 @@ impl Store {
     }
 
     /// What keyctl itself finds in the user keyring; empty: nothing.
-    pub fn in_keyring(&self) -> String {
+    fn in_keyring(&self) -> String {
         let script = format!("keyctl link @u @s && keyctl pipe %user:{}", self.keyring);
         let output = Command::new("keyctl").args(["session", "-", "sh", "-c", &script]).output().unwrap();
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
     /// `keyring:…`.
-    pub fn ring(&self) -> String {
+    fn ring(&self) -> String {
         format!("keyring:{}", self.keyring)
     }
 }
@@ -90,7 +90,7 @@ impl Drop for Store {
 }
 
 /// Runs a command with this standard input.
-pub fn finish(mut command: Command, input: &[u8]) -> (i32, String, String) {
+fn finish(mut command: Command, input: &[u8]) -> (i32, String, String) {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // It may refuse before it reads.
     let _ = child.stdin.take().unwrap().write_all(input);
@@ -103,7 +103,7 @@ pub fn finish(mut command: Command, input: &[u8]) -> (i32, String, String) {
 }
 
 /// Whether these tests can run here.
-pub fn cannot() -> bool {
+fn cannot() -> bool {
     support::not_root("a host's key for systemd-creds")
         || support::missing("systemd-creds", "--version")
         || support::missing("keyctl", "--version")

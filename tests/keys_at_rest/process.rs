@@ -90,13 +90,13 @@ fn a_key_in_the_arguments_is_refused_and_not_repeated() {
         &["key", "add", &hex],
         &["key", "import", &format!("--from-env={hex}")],
         &["sign", "--kind", "1", "--content", KEY_NSEC],
-        &["session", "info", &hex],
+        &["pubkey", &hex],
         &["key", "add", "--to", KEY_NSEC],
     ] {
         let output = run(arguments);
         let said = String::from_utf8(output.stderr).unwrap() + &String::from_utf8(output.stdout).unwrap();
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(!said.contains("7777777") && !said.contains("qqqqqq"), "{said}");
-        assert!(said.contains("is a private key") || arguments[0] == "session", "{said}");
+        assert!(said.contains("is a private key") || arguments[0] == "pubkey", "{said}");
     }
 }

@@ -1,4 +1,4 @@
-//! Asking the kernel what it has: the only unsafe code of nsecctl. Each call makes nothing that outlives it.
+//! Asking the kernel what it has: the only unsafe code of nsecctl beside `key`'s memory. Each call makes nothing that outlives it.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
