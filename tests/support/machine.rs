@@ -52,6 +52,8 @@ pub struct Shell {
 impl Machine {
     /// Boots one with the package installed, and its next version beside it: /packages/1.deb, /packages/2.deb.
     pub fn boot() -> Machine {
+        // These may fail, and leave nothing of a machine then.
+        let (tree, packages) = (tree(), packages());
         let dir = Dir::new(None);
         let name = dir.path().file_name().unwrap().to_str().unwrap().to_owned();
         let cgroups: Vec<PathBuf> = hierarchies().iter().map(|h| h.join(format!("{name}-systemd"))).collect();
@@ -64,8 +66,8 @@ impl Machine {
         ]);
         command.env("CGROUPS", cgroups.iter().map(|c| c.to_str().unwrap()).collect::<Vec<_>>().join(" "));
         command.args(["--quiet", "--boot", "--register=no", "--keep-unit", "--private-network", "--console=pipe"]);
-        command.arg("--volatile=overlay").arg("-D").arg(tree()).arg(format!("--machine={name}"));
-        command.arg(format!("--bind-ro={}:/packages", packages().display()));
+        command.arg("--volatile=overlay").arg("-D").arg(tree).arg(format!("--machine={name}"));
+        command.arg(format!("--bind-ro={}:/packages", packages.display()));
         command.args(CALLS.map(|call| format!("--system-call-filter={call}")));
         let log = File::create(dir.join("log")).unwrap();
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
