@@ -8,6 +8,8 @@
 
 mod support;
 
+#[path = "keys_at_rest/handed.rs"]
+mod handed;
 #[path = "keys_at_rest/imported.rs"]
 mod imported;
 #[path = "keys_at_rest/process.rs"]

@@ -6,10 +6,14 @@
 
 mod support;
 
+#[path = "systemd/adopt.rs"]
+mod adopt;
 #[path = "systemd/install.rs"]
 mod install;
 #[path = "systemd/service.rs"]
 mod service;
+#[path = "systemd/standin.rs"]
+mod standin;
 #[path = "systemd/upgrade.rs"]
 mod upgrade;
 #[path = "systemd/user.rs"]

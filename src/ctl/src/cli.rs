@@ -3,7 +3,7 @@
 //! A command is a type of its own module, with its flags as fields (`clap::Args`) and a function that runs it; here it gets
 //! a name, one line of help, and its arm in `run`. Exit codes are the same everywhere: [`EXIT_CODES`].
 
-use crate::{agent, audit, doctor, key, order, policy, status};
+use crate::{adopt, agent, audit, doctor, key, order, policy, status};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 use serde_json::Value;
 use std::ffi::OsString;
@@ -75,6 +75,10 @@ pub(crate) enum Command {
     Audit(audit::Audit),
     /// Look at this machine: what nsecd needs, what it lacks, what would mend it
     Doctor(doctor::Options),
+    /// Take over from a user's nostr-signer: its key, its socket, its place in systemd
+    ///
+    /// Prints what it finds and would do; with --apply it does so, with --undo it goes back. Needs root, and nsecd's units installed.
+    Adopt(adopt::Options),
 }
 
 impl Command {
@@ -90,6 +94,7 @@ impl Command {
             Command::Policy(policy) => policy::run(policy, json),
             Command::Audit(audit) => audit::run(audit, json),
             Command::Doctor(options) => doctor::run(&options, json),
+            Command::Adopt(options) => adopt::run(options, json),
         }
     }
 }

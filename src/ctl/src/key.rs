@@ -6,6 +6,7 @@
 //! kernel or into a pipe, and is read back before anything is said to be done. Nothing is overwritten or removed unless asked.
 
 mod add;
+pub(crate) mod adopted;
 mod copies;
 mod import;
 mod memory;
@@ -26,6 +27,7 @@ use std::process::ExitCode;
 pub(crate) use add::Add;
 pub(crate) use import::Import;
 pub(crate) use moved::Move;
+pub(crate) use place::{Means, WithKey};
 
 /// `key`.
 #[derive(Debug, PartialEq, Subcommand)]

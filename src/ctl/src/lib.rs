@@ -3,6 +3,7 @@
 //! It decides nothing; it must never take a secret from its command line, and touches a key only in `key`.
 
 mod admin;
+mod adopt;
 mod agent;
 mod audit;
 mod cli;

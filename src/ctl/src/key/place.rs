@@ -26,7 +26,7 @@ pub(super) enum Place {
 
 /// How places are reached.
 #[derive(Args, Clone, Debug, PartialEq)]
-pub(super) struct Means {
+pub(crate) struct Means {
     /// Where encrypted credentials lie
     #[arg(long, value_name = "DIR", default_value = "/etc/credstore.encrypted", value_hint = ValueHint::DirPath)]
     pub credstore: PathBuf,
@@ -39,7 +39,7 @@ pub(super) struct Means {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
-enum WithKey {
+pub(crate) enum WithKey {
     /// TPM2 and the host's key, as far as they are there
     Auto,
     /// The host's key
@@ -49,6 +49,13 @@ enum WithKey {
     /// Both
     #[value(name = "host+tpm2")]
     HostAndTpm2,
+}
+
+impl Means {
+    /// Where nsecd's unit finds credentials; nothing is replaced.
+    pub fn of_unit(with_key: WithKey) -> Means {
+        Means { credstore: "/etc/credstore.encrypted".into(), with_key, replace: false }
+    }
 }
 
 /// Reads `keyring:DESCRIPTION` and `credential:NAME`, as nsecd's `--key` has them.
