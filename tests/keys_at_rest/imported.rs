@@ -117,6 +117,13 @@ fn an_import_names_the_copies_that_it_can_see() {
     git(&["init", "-q"]);
     git(&["add", ".env"]);
     git(&["commit", "-q", "-m", "x"]);
+    // What a repository's configuration names would run as whoever imports.
+    let ran = repository.join("ran");
+    for name in ["core.fsmonitor", "core.pager", "gpg.program", "core.sshCommand"] {
+        let program = format!("touch {}; false", ran.display());
+        git(&["config", name, &program]);
+    }
+    git(&["config", "log.showSignature", "true"]);
     fs::hard_link(&file, store.dir.join("again")).unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
     store.dir.file("home/.bash_history", 0o600, None, format!("ls\nexport NSEC={NSEC}\n").as_bytes());
@@ -133,7 +140,7 @@ fn an_import_names_the_copies_that_it_can_see() {
         "/.env~",
         "/..env.swp",
         "/.env.bak",
-        "1 commits have it",
+        "its index names it",
         "1 other names of the same file",
         "can be read by everyone",
         "/home/.bash_history",
@@ -142,5 +149,9 @@ fn an_import_names_the_copies_that_it_can_see() {
         assert!(named.contains(place), "not named: {place}\n{named}");
     }
     assert!(!named.contains("other.env~"), "{named}");
+    assert!(!ran.exists(), "a program of the repository's ran");
+    // Control: git itself runs it.
+    git(&["status"]);
+    assert!(ran.exists(), "control");
     assert!(file.exists());
 }

@@ -5,7 +5,6 @@ use super::secret::Secret;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 /// Files that shells and others keep lines in that were typed.
 const HISTORIES: [&str; 8] = [
@@ -65,7 +64,7 @@ pub(super) fn of_key(secret: &Secret) -> Vec<Copy> {
         if name.bytes().all(|b| b.is_ascii_digit()) && name != own && has(&entry.path().join("environ")) {
             let comm = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
             all.push((
-                format!("the environment of process {name} ({})", comm.trim()),
+                format!("the environment of process {name} ({})", shown(&comm.trim())),
                 "take it out of what starts that process, and start it anew".into(),
             ));
         }
@@ -123,23 +122,30 @@ fn beside(file: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Whether a git repository has it, or has had it.
+/// The git repository that it lies in. Only looked at: git itself runs what a repository's configuration names, and whose work tree this is
+/// may be the one from whom the key is to be kept.
 fn git(file: &Path) -> Option<Copy> {
-    let (dir, name) = (fs::canonicalize(file).ok()?.parent()?.to_owned(), file.file_name()?.to_owned());
-    let asked = |arguments: &[&str]| {
-        let mut command = Command::new("git");
-        command.arg("-C").arg(&dir).args(arguments).arg("--").arg(&name).stdin(Stdio::null()).stderr(Stdio::null());
-        command.env_remove("GIT_DIR").output().ok().filter(|output| output.status.success())
+    let file = fs::canonicalize(file).ok()?;
+    let top = file.ancestors().skip(1).find(|dir| dir.join(".git").symlink_metadata().is_ok())?;
+    let name = file.strip_prefix(top).ok()?;
+    // A plain file, or nothing: a FIFO would hold us up.
+    let index = top.join(".git/index");
+    let plain = fs::symlink_metadata(&index).is_ok_and(|meta| meta.is_file());
+    let text = if plain { File::open(&index).ok().and_then(|index| bounded(&index)) } else { None };
+    let tracked = text.is_some_and(|text| contains(&text, name.as_os_str().as_encoded_bytes()));
+    let place = if tracked {
+        format!("the git repository of {}: its index names it", shown(&top.display()))
+    } else {
+        format!("the git repository of {}, if any commit had it", shown(&top.display()))
     };
-    let tracked = asked(&["ls-files", "--error-unmatch"]).is_some();
-    let commits =
-        asked(&["log", "--all", "--format=%h"]).map_or(0, |log| log.stdout.iter().filter(|b| **b == b'\n').count());
-    if !tracked && commits == 0 {
-        return None;
-    }
-    let place = format!("the git repository of {}: {} commits have it", dir.display(), commits);
-    let fix = "rewrite its history (git filter-repo --invert-paths), here and in every clone; where it was pushed, treat the key as known";
+    let fix = "look with git log --all -- FILE, in a copy that only you could write to (git runs what a repository's configuration names); rewrite its history \
+               (git filter-repo --invert-paths), here and in every clone; where it was pushed, treat the key as known";
     Some((place, fix.into()))
+}
+
+/// Others' words as a terminal may show them.
+fn shown(text: &dyn std::fmt::Display) -> String {
+    text.to_string().escape_debug().to_string()
 }
 
 /// Wipes nothing: how the operator does.
