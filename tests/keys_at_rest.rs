@@ -1,9 +1,9 @@
 //! `nsecctl key`: keys put into the kernel's keyring and into credentials that the real systemd-creds encrypts, moved between them,
 //! and imported from where they should not lie.
 //!
-//! Checked, a test turns red: `memory::conceal` without its prctl, without its limit (`a_key_being_typed_…`); `Place::free` that
-//! always agrees (`nothing_is_overwritten_…`); the terminal's ECHO left on (`what_is_typed_…`); `move` that removes without being
-//! asked, and one that removes before the key is read back.
+//! Checked, taken out together, each turned its own test red: the prctl of `memory::conceal` (`a_key_being_typed_…`), the refusal in
+//! `Place::free` (`nothing_is_overwritten_…`), ECHO switched off (`what_is_typed_…`), the comparison of what is read back
+//! (`a_move_that_fails_…`), and that `move` removes only when asked (`a_key_moves_…`).
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;

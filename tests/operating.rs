@@ -1,7 +1,7 @@
 //! docs/operating.md is what nsecctl really prints: every command of it is run, in order, and its output compared.
 //!
 //! All in a mount namespace of its own, with /run, /var/lib and /etc of its own, so that the document's paths are the real ones.
-//! Checked: with a word of the document's output changed, and with a command's output left out, this fails.
+//! Checked: with a word of a command's output changed, and where the document had other output than was printed, this fails.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;

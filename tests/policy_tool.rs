@@ -1,7 +1,6 @@
 //! `nsecctl policy`: check says what `nsecd --check` says, and explain what a running nsecd does.
 //!
-//! Checked: with explain's socket turned into the first one, with its rules left out of the policy, or with its session not
-//! presented, these fail.
+//! Checked: with the rules left out of the policy that explain and the broker are handed (`config::handed`), explain's fails.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;

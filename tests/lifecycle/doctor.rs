@@ -2,6 +2,7 @@
 //!
 //! Checked: with the probe of memory-deny-write-execute or of secret memory turned round, or with a directory's mode not looked
 //! at, these fail.
+//! Without the look at what a mount has above the admin directory, the test of mounts fails.
 
 use crate::support::daemon::{DM, Setup};
 use crate::support::{Dir, Nsecd};
@@ -84,4 +85,73 @@ fn doctor_in_words_says_the_same_and_refuses_what_it_does_not_know() {
     for bad in [&["doctor", "--socket=/x"][..], &["doctor", "--state-dir", "relative"], &["pubkey", "--state-dir=/x"]] {
         assert_eq!(run(bad).status.code(), Some(2), "{bad:?}");
     }
+}
+
+#[test]
+fn doctor_finds_a_mount_through_which_the_admin_directory_can_be_reached() {
+    use std::io::{BufRead, BufReader};
+    use std::process::Stdio;
+    if crate::support::not_root("a mount namespace") || crate::support::missing("unshare", "--version") {
+        return;
+    }
+    let nsecd = Nsecd::start(DM);
+    const CHECK: &str = "mounts of the admin directory";
+    assert_eq!(state(&doctor(&nsecd.dir).1, CHECK), "ok", "control: nobody has mounted it");
+    let below = nsecd.dir.subdir("below", 0o755, None);
+    for (from, to) in [("", "/admin"), ("/admin", ""), ("/admin/control.sock", "/s")] {
+        // Another mount namespace, as a container's.
+        let from = format!("{}{from}", nsecd.dir.path().display());
+        let script = format!(
+            ": >{below}/s; mount --bind {from} {below}{target} && echo ready && exec cat",
+            below = below.display(),
+            target = if to == "/s" { "/s" } else { "" }
+        );
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        crate::support::sys::die_with_us(&mut command);
+        let mut child = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n", "{from}");
+        let (code, findings) = doctor(&nsecd.dir);
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        let finding = findings.iter().find(|f| f.0 == CHECK).unwrap();
+        assert_eq!((code, finding.1.as_str()), (1, "problem"), "{from}: {finding:?}");
+        let way = format!("process {} (cat) at {}{to}", child.id(), below.display());
+        assert!(finding.2.contains(&way), "{way}: {finding:?}");
+        assert!(finding.3.as_str().unwrap().contains("admin directory"), "{finding:?}");
+    }
+}
+
+#[test]
+fn doctor_tries_each_socket_as_the_containers_uid_without_groups() {
+    if crate::support::not_root("becoming another user") {
+        return;
+    }
+    use std::os::unix::fs::{PermissionsExt, chown};
+    let nsecd = Nsecd::start(DM);
+    let config = nsecd.dir.join("nsecd.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("/run/nsecd-test.sock", nsecd.socket.to_str().unwrap())).unwrap();
+    const UID: u32 = 23_450;
+    let tried = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nsecctl"));
+        command.args(["doctor", "--json", "--config"]).arg(&config).args(more);
+        let findings: Value = serde_json::from_slice(&command.output().unwrap().stdout).unwrap();
+        let found = findings.as_array().unwrap().iter().find(|f| f["check"] == "agent socket").unwrap().clone();
+        (found["state"].as_str().unwrap().to_owned(), found["found"].as_str().unwrap().to_owned(), found["fix"].clone())
+    };
+    let uid = format!("--as={UID}");
+    let (state, found, fix) = tried(&[&uid]);
+    assert!(state == "problem" && found.contains("may not connect"), "{found}");
+    assert!(fix.as_str().unwrap().contains(&format!("owner = \"{UID}\"")), "{fix}");
+    // Of a group that the uid has on the host, and not in a container.
+    chown(&nsecd.socket, None, Some(1)).unwrap();
+    std::fs::set_permissions(&nsecd.socket, std::fs::Permissions::from_mode(0o660)).unwrap();
+    assert_eq!(tried(&[&uid]).0, "problem");
+    chown(&nsecd.socket, Some(UID), None).unwrap();
+    assert_eq!(tried(&[&uid]).0, "ok");
+    assert_eq!(tried(&[]).0, "missing", "nobody is named");
+    drop(nsecd);
 }

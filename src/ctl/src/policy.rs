@@ -45,7 +45,7 @@ pub(crate) fn run(policy: Policy, as_json: bool) -> ExitCode {
 }
 
 fn run_check(file: &Path, as_json: bool) -> ExitCode {
-    match (read(["--config".into(), file.into()]), as_json) {
+    match (read_file(file), as_json) {
         (Ok(config), false) => show(summary(&config).trim_end(), ExitCode::SUCCESS),
         (Ok(config), true) => {
             let in_force = to_text(&config);
@@ -54,6 +54,11 @@ fn run_check(file: &Path, as_json: bool) -> ExitCode {
         (Err(why), false) => show(&format!("error: {why}"), ExitCode::FAILURE),
         (Err(why), true) => show(&json!({"ok": false, "error": why}).to_string(), ExitCode::FAILURE),
     }
+}
+
+/// The configuration in a file.
+pub(crate) fn read_file(file: &Path) -> Result<Box<Config>, String> {
+    read(["--config".into(), file.into()])
 }
 
 /// The configuration that nsecd would have with these flags.

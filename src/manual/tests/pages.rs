@@ -1,7 +1,4 @@
 //! What a package installs beside the binaries: man pages that say what help says, completions that complete.
-//!
-//! Checked: with a line of help.txt left out of the page, with a command hidden from the pages, and with `audit` left out of the
-//! completions, these fail.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -46,15 +46,15 @@ pub(super) struct Finding {
     pub fix: Option<String>,
 }
 
-fn ok(check: &'static str, found: impl Into<String>) -> Finding {
+pub(super) fn ok(check: &'static str, found: impl Into<String>) -> Finding {
     Finding { check, state: State::Ok, found: found.into(), fix: None }
 }
 
-fn missing(check: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Finding {
+pub(super) fn missing(check: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Finding {
     Finding { check, state: State::Missing, found: found.into(), fix: Some(fix.into()) }
 }
 
-fn problem(check: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Finding {
+pub(super) fn problem(check: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Finding {
     Finding { check, state: State::Problem, found: found.into(), fix: Some(fix.into()) }
 }
 

@@ -2,6 +2,8 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
     match i32::try_from(result) {
@@ -62,4 +64,40 @@ pub(super) fn has_seccomp() -> bool {
     let action = libc::SECCOMP_RET_KILL_PROCESS;
     // SAFETY: the operation reads one live u32.
     unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_ACTION_AVAIL, 0u32, &raw const action) == 0 }
+}
+
+/// Connects to a Unix socket, as that uid without any group but its own, in a process of its own; errno where it fails.
+pub(super) fn connects(path: &Path, uid: Option<u32>) -> Option<i32> {
+    let attempt = |uid: Option<u32>| -> io::Result<()> {
+        if let Some(id) = uid {
+            // SAFETY: these take numbers, and an empty list.
+            let done = unsafe {
+                libc::setgroups(0, std::ptr::null()) == 0
+                    && libc::setresgid(id, id, id) == 0
+                    && libc::setresuid(id, id, id) == 0
+            };
+            if !done {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        UnixStream::connect(path).map(drop)
+    };
+    let number = |result: io::Result<()>| result.err().map(|e| e.raw_os_error().unwrap_or(libc::EIO));
+    if uid.is_none() {
+        return number(attempt(None));
+    }
+    // SAFETY: this process has one thread, so that the child may do what it likes; it leaves by _exit.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let code = number(attempt(uid)).unwrap_or(0);
+        // SAFETY: ends this process.
+        unsafe { libc::_exit(code.min(255)) };
+    }
+    let mut status = 0;
+    // SAFETY: waits for our own child; -1 where there is none.
+    let waited = unsafe { libc::waitpid(child, &mut status, 0) };
+    match waited == child && libc::WIFEXITED(status) {
+        true => Some(libc::WEXITSTATUS(status)).filter(|code| *code != 0),
+        false => Some(libc::EAGAIN),
+    }
 }

@@ -77,7 +77,7 @@ impl Explain {
     /// What to say, and whether it would be signed.
     pub fn run(mut self, as_json: bool) -> Result<(String, bool), String> {
         let config = match (&self.config, &self.profile) {
-            (Some(file), _) => super::read(["--config".into(), file.into()])?,
+            (Some(file), _) => super::read_file(file)?,
             (None, Some(profile)) => super::read(["--profile".into(), profile.into()])?,
             (None, None) => super::read(["--profile".into(), "strict".into()])?,
         };
