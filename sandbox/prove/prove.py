@@ -45,7 +45,7 @@ kexec_load kexec_file_load reboot iopl ioperm
 # Of these the supervisor's policy has some, since each role inherits its filter and still has to start and to lock itself. What stays
 # forbidden to it, beside what `supervisor_never` says of arguments.
 SUPERVISOR = """
-openat openat2 memfd_create memfd_secret socket socketpair connect sendmsg fcntl dup2 pidfd_open kill rt_sigaction clone execveat
+openat openat2 memfd_create memfd_secret socket socketpair connect bind listen sendmsg fcntl dup2 pidfd_open kill rt_sigaction clone execveat
 unshare mount chroot prctl seccomp setresuid setresgid capset prlimit64 mprotect keyctl arch_prctl
 """.split()
 PROT_WRITE, PROT_EXEC = 2, 4

@@ -63,7 +63,7 @@ fn puppet() -> ! {
     let policy: Value = serde_json::from_slice(&text).unwrap();
     let highest = descriptors(&policy).into_iter().fold(4, i32::max);
     confinement.connections =
-        Some(policy["max_connections"].as_u64().unwrap() + ADMIN_CONNECTIONS + highest as u64 + 16);
+        Some(policy["max_connections"].as_u64().unwrap() + ADMIN_CONNECTIONS + highest as u64 + 48);
     assert!(close_from(highest as u32 + 1));
     // SAFETY: takes a number.
     let epoll = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };

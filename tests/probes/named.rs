@@ -253,7 +253,7 @@ fn what_no_role_needs_ends_the_supervisor_that_tries_it() {
         return;
     }
     // With these arguments; the policy says with which others they are refused.
-    const NEEDED: [&str; 14] = [
+    const NEEDED: [&str; 15] = [
         "mmap executable",
         "memfd_create",
         "pidfd_open",
@@ -262,6 +262,7 @@ fn what_no_role_needs_ends_the_supervisor_that_tries_it() {
         "socket unix",
         "socketpair",
         "connect",
+        "bind",
         "sendto an address",
         "sendmsg",
         "openat",

@@ -66,6 +66,11 @@ impl Crowd {
         Crowd { groups: HashMap::new(), connections: 0, bytes: 0, most, most_each }
     }
 
+    /// From now on so many, likewise. Whoever is here stays.
+    pub fn limit(&mut self, most: usize, most_each: usize) {
+        (self.most, self.most_each) = (most, most_each);
+    }
+
     /// Whether there is room for one more of anybody's.
     pub fn is_full(&self) -> bool {
         self.connections >= self.most

@@ -13,7 +13,7 @@ use std::fs::File;
 use std::io::Write;
 
 use nsecd_policy::{Policy, Record};
-use nsecd_trail::entry::{self, Asked, Count, Entry, Intent, Outcome, RowOf, Rows, SessionStarted, Start};
+use nsecd_trail::entry::{self, Asked, Count, Entry, Intent, Outcome, Reloaded, RowOf, Rows, SessionStarted, Start};
 use nsecd_trail::line::{Head, origin};
 
 use crate::clock::Now;
@@ -175,6 +175,31 @@ impl DecisionLog {
             );
         }
         self.push(now, Entry::Start(start));
+    }
+
+    /// Goes on under another policy, and says so. Nothing may be in flight: records keep the account's number, and the ECDH
+    /// holder's is the last.
+    pub fn adopt(&mut self, policy: &Policy, uid: Option<u32>, digest: String, now: Now) {
+        for socket in 0..self.floods.len() {
+            self.end_span(socket, now, true);
+        }
+        let before = std::mem::replace(&mut self.records, records(policy));
+        let (gates, ecdh) = before.split_at(self.accounts.len());
+        for (rows, known) in self.records.iter_mut().zip(gates).filter(|(rows, known)| rows.record == known.record) {
+            // The supervisor counted before the last outcomes came, or after: this broker knows of each.
+            rows.last = known.last;
+        }
+        if let (Some(rows), Some(known)) = (self.records.last_mut().filter(|rows| !rows.settled), ecdh.first()) {
+            rows.last = known.last;
+        }
+        self.limit = policy.log_size;
+        self.keep = policy.log_keep;
+        self.floods.resize_with(policy.sockets.len(), Flood::default);
+        self.sockets = policy.sockets.iter().map(|s| s.path.clone()).collect();
+        self.accounts = policy.accounts.iter().map(|a| (a.name.clone(), a.public_key.clone())).collect();
+        let accounts = self.accounts.iter().filter(|(name, _)| !name.is_empty()).cloned().collect();
+        let records = self.kept();
+        self.push(now, Entry::Reloaded(Reloaded { uid, digest, accounts, records }));
     }
 
     /// Whether everything is in the file; tries again if not.
@@ -356,8 +381,13 @@ impl DecisionLog {
     fn begin_file(&mut self, now: Now) {
         self.ordinal += 1;
         let prev = if self.head.n == 0 { origin() } else { self.head.chain.clone() };
-        let (format, file, keep, records) = (entry::FORMAT, self.ordinal, self.keep, self.records.clone());
+        let (format, file, keep, records) = (entry::FORMAT, self.ordinal, self.keep, self.kept());
         self.push(now, Entry::File(entry::File { format, file, keep, prev, records }));
+    }
+
+    /// The records, without those of accounts that are no more.
+    fn kept(&self) -> Vec<Rows> {
+        self.records.iter().filter(|rows| !rows.record.is_empty()).cloned().collect()
     }
 
     fn end_span(&mut self, socket: usize, now: Now, at_once: bool) {

@@ -77,6 +77,11 @@ impl Framer {
         Framer { bytes: Vec::new(), start: 0, scan: 0, state: State::Blank, max }
     }
 
+    /// From now on requests of at most `max` bytes.
+    pub fn limit(&mut self, max: usize) {
+        self.max = max;
+    }
+
     /// Appends bytes that have arrived.
     pub fn push(&mut self, bytes: &[u8]) {
         if self.start > 0 {

@@ -107,6 +107,18 @@ struct Rules {
     all_budgets: budgets::Rules,
 }
 
+impl Rules {
+    fn of(s: &nsecd_policy::Socket) -> Rules {
+        Rules {
+            limited: s.limits.is_some(),
+            total: s.total.is_some(),
+            once: s.start_sessions == StartSessions::Once,
+            budgets: budgets::Rules::of(s),
+            all_budgets: budgets::Rules::of_all(s),
+        }
+    }
+}
+
 /// One piece of a [`Ledger`] that a snapshot writes at a time.
 #[derive(Clone, Copy, Debug)]
 pub enum Piece {
@@ -144,15 +156,8 @@ pub struct Ledger {
 impl Ledger {
     /// With nothing remembered.
     pub fn new(policy: &Policy) -> Ledger {
-        let rules = |s: &nsecd_policy::Socket| Rules {
-            limited: s.limits.is_some(),
-            total: s.total.is_some(),
-            once: s.start_sessions == StartSessions::Once,
-            budgets: budgets::Rules::of(s),
-            all_budgets: budgets::Rules::of_all(s),
-        };
         Ledger {
-            rules: policy.sockets.iter().map(rules).collect(),
+            rules: policy.sockets.iter().map(Rules::of).collect(),
             sessions: Sessions::default(),
             principals: HashMap::new(),
             users: HashMap::new(),
@@ -163,6 +168,22 @@ impl Ledger {
             last: Now::default(),
             nothing: Meters::default(),
         }
+    }
+
+    /// Another policy, in which what is remembered keeps its number, and is held to it: rows as [`conform`](Ledger::conform)'s.
+    pub fn adopt(&mut self, policy: &Policy, now: Now) -> Vec<Row> {
+        let before = std::mem::replace(&mut self.rules, policy.sockets.iter().map(Rules::of).collect());
+        self.totals.resize_with(policy.sockets.len(), Meter::default);
+        self.budgets.resize_with(policy.sockets.len(), Budgets::default);
+        let mut rows = self.conform(policy, now);
+        // Which sessions were first ones is not told by their rows where that has counted at times, and at times has not.
+        let changed = |who: &&Principal| {
+            let of = |rules: &[Rules]| rules.get(usize::from(who.socket)).map(|rules| rules.once);
+            of(&before) != of(&self.rules)
+        };
+        let pieces = self.principals.keys().filter(changed).map(|who| Piece::Principal(*who));
+        rows.extend(pieces.filter_map(|piece| self.row(piece)));
+        rows
     }
 
     /// The sessions.
@@ -183,7 +204,7 @@ impl Ledger {
 
     /// What a principal's first session allows it, if its socket holds it to that.
     pub fn latch(&self, who: Principal) -> Option<&Latch> {
-        self.principals.get(&who)?.latch.as_ref()
+        self.principals.get(&who)?.latch.as_ref().filter(|_| self.rules[usize::from(who.socket)].once)
     }
 
     /// How one more of a class stands to a principal's budget, and to that of all of its socket's.
@@ -277,10 +298,10 @@ impl Ledger {
             Row::Principal(OfPrincipal { who, meters, latch }) => {
                 let known = self.known(*who);
                 known.meters = meters.clone();
-                match (latch, &mut known.latch) {
-                    (Some(latch), Some(narrowed)) => *narrowed = latch.clone(),
-                    (Some(latch), None) => self.latch_to(*who, latch.clone()),
-                    (None, _) => {}
+                // Whether or not it counts at the moment.
+                match (latch, known.latch.is_some()) {
+                    (Some(latch), false) => self.set_latch(*who, latch.clone()),
+                    (latch, _) => known.latch.clone_from(latch),
                 }
             }
             Row::User(OfUser { user, starts, inherited }) => {
@@ -373,14 +394,13 @@ impl Ledger {
 
     /// Latches a principal, if its socket does and it is not.
     fn latch_to(&mut self, who: Principal, latch: Latch) {
-        if !self.rules[usize::from(who.socket)].once {
-            return;
+        if self.rules[usize::from(who.socket)].once && self.known(who).latch.is_none() {
+            self.set_latch(who, latch);
         }
-        let known = self.known(who);
-        if known.latch.is_some() {
-            return;
-        }
-        known.latch = Some(latch);
+    }
+
+    fn set_latch(&mut self, who: Principal, latch: Latch) {
+        self.known(who).latch = Some(latch);
         let latched = &mut self.users.entry(who.user()).or_default().latched;
         latched.push_back(who);
         let oldest = if latched.len() > MOST_LATCHES { latched.pop_front() } else { None };

@@ -151,6 +151,15 @@ impl Engine {
         &self.ledger
     }
 
+    /// A new policy, to which everything remembered is held at once. Sockets and accounts have kept their numbers.
+    pub fn adopt(&mut self, policy: Policy, now: Now) {
+        self.full_until = vec![0; policy.accounts.len()];
+        self.happen(Row::Open(crate::replay::open(&policy, now)));
+        let changed = self.ledger.adopt(&policy, now);
+        self.rows.extend(changed);
+        self.policy = policy;
+    }
+
     /// What has happened since this was last asked, for the journal.
     pub fn take_rows(&mut self) -> Vec<Row> {
         std::mem::take(&mut self.rows)

@@ -6,7 +6,9 @@
 //! Checked, the test turns red: a slot or an end that is not journaled; a slot that a principal or a total does not take;
 //! a principal's windows, what its uid has inherited, or its first session, dropped from a snapshot; sessions that
 //! outlive a boot; principals' or totals' windows forgiven by one, or carried over it too fast; no row for a clock that
-//! was set; no owner; no first session, by start or by binding; a record that goes by the wall clock alone. A session's
+//! was set; no owner; no first session, by start or by binding; a record that goes by the wall clock alone; a reload that
+//! leaves sessions or first sessions as they are, or does not write what it took from them; rows of first sessions left out
+//! where a reload begins to count them or ceases to. A session's
 //! own windows cannot be told from its principal's here: they have the same limits.
 
 use std::collections::HashMap;
@@ -37,22 +39,57 @@ const TOTAL: Limits = Limits { burst: 8, burst_window: 10, per_minute: 16, per_h
 const BUCKETS: [(u32, u64); 2] = [(10, 6000), (40, 1000)];
 const CONTAINERS: usize = 5;
 const KINDS: [u16; 4] = [0, 1, 7, 1111];
+/// What a reload makes of a socket: its kinds, its longest TTL in seconds.
+const CEILINGS: [&[u16]; 4] = [&[1, 7, 1111], &[1, 7, 1111], &[7], &[1, 7]];
+const TTLS: [u64; 3] = [3600, 3600, 100];
 const SCOPES: [&str; 6] = ["", "1", "7,1", "1,7,1111", "7", "1,0"];
 
 /// What may happen. Containers, tokens and kinds are numbers to choose by.
 #[derive(Clone, Debug)]
 enum Deed {
-    Start { who: usize, scope: usize, ttl: Option<u64>, parent: Option<usize> },
-    Sign { who: usize, token: Option<usize>, kind: usize, fate: Fate },
-    Revoke { who: usize, token: usize },
+    Start {
+        who: usize,
+        scope: usize,
+        ttl: Option<u64>,
+        parent: Option<usize>,
+    },
+    Sign {
+        who: usize,
+        token: Option<usize>,
+        kind: usize,
+        fate: Fate,
+    },
+    Revoke {
+        who: usize,
+        token: usize,
+    },
     KillBroker,
     KillGate,
-    Restart { down: u64 },
-    Reboot { down: u64, back: u64 },
-    Pass { ms: u64 },
-    SetClock { ms: i64 },
-    Recreate { who: usize },
+    Restart {
+        down: u64,
+    },
+    Reboot {
+        down: u64,
+        back: u64,
+    },
+    Pass {
+        ms: u64,
+    },
+    SetClock {
+        ms: i64,
+    },
+    Recreate {
+        who: usize,
+    },
     Compact,
+    /// Another configuration, while everybody is connected.
+    Reload {
+        socket: usize,
+        kinds: usize,
+        ttl: usize,
+        once: bool,
+        tight: bool,
+    },
 }
 
 /// What becomes of a signature that policy has admitted.
@@ -95,6 +132,8 @@ fn deed() -> impl Strategy<Value = Deed> {
         1 => prop_oneof![-10_000_000..10_000_000i64, -5000..5000i64].prop_map(|ms| Deed::SetClock { ms }),
         1 => who().prop_map(|who| Deed::Recreate { who }),
         2 => Just(Deed::Compact),
+        4 => (0..2usize, 0..CEILINGS.len(), 0..TTLS.len(), prop::bool::weighted(0.8), prop::bool::weighted(0.1))
+            .prop_map(|(socket, kinds, ttl, once, tight)| Deed::Reload { socket, kinds, ttl, once, tight }),
     ]
 }
 
@@ -112,7 +151,8 @@ struct Known {
     token: String,
     socket: u16,
     scope: Vec<u16>,
-    /// True time.
+    /// True time. Kinds and end are the narrowest that it has ever had.
+    started: u64,
     ends: u64,
     boot: u64,
     starter: u64,
@@ -155,7 +195,8 @@ struct World {
     plain: bool,
     /// Refusals by a session or principal, by a total, by the account's ceiling.
     refused: [u32; 3],
-    first: HashMap<(u64, u64), (Vec<u16>, u64)>,
+    /// A first session's kinds, its end, its start.
+    first: HashMap<(u64, u64), (Vec<u16>, u64, u64)>,
 }
 
 fn ceiling((burst, ms): (u32, u64), uses: u32, now: u64) -> Ceiling {
@@ -234,7 +275,9 @@ impl World {
         assert_eq!((found.damaged, found.torn), (0, 0));
         let open = Row::Open(open(&self.policy, now));
         ledger.apply(&open);
-        self.journal.write_all(open.line().as_bytes()).expect("written");
+        for row in [&open].into_iter().chain(&found.changed) {
+            self.journal.write_all(row.line().as_bytes()).expect("written");
+        }
         self.engine = Engine::new(self.policy.clone(), ledger);
         self.record = continued(&self.record_file);
         let (burst, now) = (self.bucket.0, self.gate_now());
@@ -277,8 +320,38 @@ impl World {
     fn own(&mut self, session: usize, who: usize) {
         let Container { socket, life, .. } = self.containers[who];
         let known = &mut self.sessions[session];
+        if socket == 1 && self.policy.sockets[1].start_sessions == StartSessions::Once {
+            self.first.entry((life, self.boot)).or_insert((known.scope.clone(), known.ends, known.started));
+        }
+    }
+
+    /// What a container's first session holds it to, where that counts.
+    fn held_to(&self, life: u64) -> Option<(&Vec<u16>, &u64)> {
+        let once = self.policy.sockets[1].start_sessions == StartSessions::Once;
+        self.first.get(&(life, self.boot)).filter(|_| once).map(|(scope, until, _)| (scope, until))
+    }
+
+    fn reload(&mut self, socket: usize, kinds: &[u16], ttl: u64, once: bool, tight: bool) {
+        let now = self.now();
+        let of = &mut self.policy.sockets[socket];
+        (of.kinds, of.max_ttl) = (Kinds::List(kinds.to_vec()), ttl);
         if socket == 1 {
-            self.first.entry((life, self.boot)).or_insert((known.scope.clone(), known.ends));
+            of.start_sessions = if once { StartSessions::Once } else { StartSessions::Own };
+        }
+        of.limits = Some(if tight { Limits { burst: 2, ..LIMITS } } else { LIMITS });
+        self.plain &= !tight;
+        self.engine.adopt(self.policy.clone(), now);
+        self.keep();
+        let narrow = |scope: &mut Vec<u16>, ends: &mut u64, started: u64| {
+            scope.retain(|kind| kinds.contains(kind));
+            *ends = (*ends).min(started + ttl * 1000);
+        };
+        for known in self.sessions.iter_mut().filter(|known| usize::from(known.socket) == socket) {
+            narrow(&mut known.scope, &mut known.ends, known.started);
+            known.revoked |= known.scope.is_empty();
+        }
+        if socket == 1 {
+            self.first.values_mut().for_each(|(scope, ends, started)| narrow(scope, ends, *started));
         }
     }
 
@@ -331,6 +404,9 @@ impl World {
                 self.lives += 1;
                 (self.containers[who].life, self.containers[who].cgroup) = (self.lives, 100 + self.lives);
             }
+            Deed::Reload { socket, kinds, ttl, once, tight } => {
+                self.reload(socket, CEILINGS[kinds], TTLS[ttl], once, tight);
+            }
             Deed::Compact => {
                 self.journal = scratch();
                 let ledger = self.engine.ledger();
@@ -366,7 +442,7 @@ impl World {
             assert!(scope.iter().all(|kind| self.sessions[parent].scope.contains(kind)));
             assert!(ends <= self.sessions[parent].ends);
         }
-        if let Some((first, until)) = self.first.get(&(life, self.boot)) {
+        if let Some((first, until)) = self.held_to(life) {
             assert!(scope.iter().all(|kind| first.contains(kind)) && ends <= *until, "beyond the first session");
         }
         if let Some(parent) = parent.filter(|p| self.sessions[*p].starter != life) {
@@ -378,6 +454,7 @@ impl World {
             token,
             socket,
             scope,
+            started: self.time,
             ends,
             boot,
             starter: life,
@@ -414,7 +491,8 @@ impl World {
             }
             None => {
                 assert!([1, 7].contains(&kind), "kind {kind} without a token");
-                if let Some((first, until)) = self.first.get(&(life, self.boot)) {
+                assert!(self.policy.sockets[usize::from(socket)].kinds.contains(kind));
+                if let Some((first, until)) = self.held_to(life) {
                     assert!(first.contains(&kind) && self.time < *until, "beyond the first session, without a token");
                 }
             }

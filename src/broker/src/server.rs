@@ -9,6 +9,7 @@ mod agreements;
 mod decided;
 mod errands;
 mod outside;
+mod reload;
 mod requests;
 mod status;
 
@@ -38,6 +39,7 @@ pub use admin::CONNECTIONS as ADMIN_CONNECTIONS;
 use admin::Desk;
 use agreements::Waiting;
 use errands::Trip;
+use reload::{Pipe, Rest};
 
 /// Milliseconds from a request's first byte to its last.
 const REQUEST: u64 = 30_000;
@@ -124,11 +126,16 @@ pub struct Server<C: Clock> {
     engine: Engine,
     journal: Journal,
     decisions: DecisionLog,
-    listeners: Vec<OwnedFd>,
+    /// `None`: the socket, or the account, is no more.
+    listeners: Vec<Option<OwnedFd>>,
     /// The admin socket, its connections and what they may take.
     desk: Desk,
-    alerts: Vec<AlertLog>,
-    gates: Vec<Gate<Job>>,
+    alerts: Vec<Option<AlertLog>>,
+    gates: Vec<Option<Gate<Job>>>,
+    /// Where new policies come from.
+    pipe: Pipe,
+    /// While one comes.
+    resting: Option<Rest>,
     /// To the ECDH holder, if there is one.
     agreements: Option<Agreements<(Trip, Errand)>>,
     /// Gift wraps that wait for room to fail, and agreements that the holder's ceiling puts off; how many may wait, and when
@@ -225,8 +232,6 @@ impl<C: Clock> Server<C> {
         epoll.add(&files.policy, readable(POLICY, 0))?;
         epoll.add(&files.admin_epoll.0, readable(ADMIN, 0))?;
         let desk = Desk::new(files.admin_epoll, files.admin)?;
-        // The pipe is only ever watched for its end; the policy has been read from it.
-        std::mem::forget(files.policy);
         let parked = policy.sockets.iter().map(|_| None).collect();
         Ok(Server {
             clock,
@@ -234,21 +239,19 @@ impl<C: Clock> Server<C> {
             engine,
             journal: kept.journal,
             decisions: kept.decisions,
-            listeners: files.listeners,
             desk,
-            alerts: files.alerts,
-            gates: files.gates.into_iter().map(Gate::new).collect(),
+            listeners: files.listeners.into_iter().map(Some).collect(),
+            alerts: files.alerts.into_iter().map(Some).collect(),
+            gates: files.gates.into_iter().map(|gate| Some(Gate::new(gate))).collect(),
+            pipe: Pipe::new(files.policy),
+            resting: None,
             agreements: files.ecdh.map(Agreements::new),
             unopened: Stalled::default(),
             stalled: Stalled::default(),
             room: Room::beside(policy.max_connections, policy.max_connections_per_principal),
             retry_at: 0,
             trying: Trying::default(),
-            encrypting: policy
-                .accounts
-                .iter()
-                .position(|a| a.name == policy.default_account)
-                .map(|i| (i, policy.accounts[i].public_key.clone())),
+            encrypting: encrypting(&policy),
             control: files.control,
             clients: HashMap::new(),
             next_client: 0,
@@ -302,7 +305,8 @@ impl<C: Clock> Server<C> {
         }
         let now = self.clock.now().boot;
         let first = self.due.first().map_or(u64::MAX, |(due, _)| *due);
-        let waiting = self.queues.next().unwrap_or(u64::MAX);
+        // At rest nobody is tried.
+        let waiting = self.queues.next().filter(|_| !self.is_at_rest()).unwrap_or(u64::MAX);
         let due =
             first.min(waiting).min(self.agreements_due()).min(self.next_sweep).min(self.draining.unwrap_or(u64::MAX));
         if due <= now {
@@ -320,7 +324,7 @@ impl<C: Clock> Server<C> {
             GATE => self.gate_ready(index)?,
             ECDH => self.agreements_ready()?,
             CONTROL => self.control_ready()?,
-            POLICY => return Err("the supervisor is gone".to_owned()),
+            POLICY => self.policy_ready()?,
             // It has its own turns.
             ADMIN => {}
             _ => self.client_ready(data, events),
@@ -544,10 +548,14 @@ impl<C: Clock> Server<C> {
             self.set_due(id, None);
             self.time_out(id, now);
         }
-        for socket in self.queues.sockets() {
-            self.serve_waiting(socket);
+        if self.is_at_rest() {
+            self.note_quiet();
+        } else {
+            for socket in self.queues.sockets() {
+                self.serve_waiting(socket);
+            }
+            self.end_patience();
         }
-        self.end_patience();
         if now.boot >= self.next_sweep {
             self.next_sweep = now.boot + SWEEP;
             self.engine.sweep(now);
@@ -555,10 +563,10 @@ impl<C: Clock> Server<C> {
             self.keep();
             self.decisions.sweep(now);
             // A signature takes a hundred microseconds: a gate this late has stopped, and is replaced with us.
-            if self.gates.iter().filter_map(Gate::waiting_since).any(|since| now.boot >= since + HUNG) {
+            if self.gates.iter().flatten().filter_map(Gate::waiting_since).any(|since| now.boot >= since + HUNG) {
                 return Err("a gate does not answer".to_owned());
             }
-            for alerts in &mut self.alerts {
+            for alerts in self.alerts.iter_mut().flatten() {
                 alerts.flush(now);
             }
             let ended = std::mem::take(&mut self.ended_before);
@@ -600,6 +608,12 @@ impl<C: Clock> Server<C> {
             State::Waiting { .. } | State::Signing { .. } | State::Agreeing { .. } => {}
         }
     }
+}
+
+/// The account that encryption is done with: its number and public key.
+fn encrypting(policy: &Policy) -> Option<(usize, String)> {
+    let found = policy.accounts.iter().position(|a| a.name == policy.default_account)?;
+    Some((found, policy.accounts[found].public_key.clone()))
 }
 
 #[cfg(test)]

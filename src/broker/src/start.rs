@@ -24,8 +24,10 @@ use crate::{operator_log, principal, sys};
 
 const CONTROL: i32 = 3;
 const POLICY: i32 = 4;
+/// What the operator knows it by.
+pub(crate) const OWN_NAME: &str = "the broker";
 /// The largest policy: far above what a configuration can come to.
-const MAX_POLICY: usize = 16 * 1024 * 1024;
+pub(crate) const MAX_POLICY: usize = 16 * 1024 * 1024;
 /// Exit codes after the lock: the supervisor or a gate is gone, or broke its word.
 const PEER_GONE: i32 = 4;
 
@@ -33,7 +35,7 @@ const PEER_GONE: i32 = 4;
 pub fn main() -> ! {
     let (mut confinement, _) = args::begin(i32::MAX as u32, filter::BROKER);
     let mut policy = read_policy().unwrap_or_else(|e| fail(args::USAGE, format!("the policy: {e}")));
-    // Connections, and room for everything that the policy names.
+    // Connections, and room for everything that the policy names, and later ones will.
     let highest = highest_fd(&policy);
     confinement.connections = Some(descriptors(&policy, highest));
     if !close_from(highest as u32 + 1) {
@@ -59,7 +61,7 @@ pub fn main() -> ! {
     confinement.lock().unwrap_or_else(|e| fail(args::NOT_LOCKED, e));
     // Behind the lock: what the journal holds was written by a broker that agents may have talked into anything.
     let missing = names(confinement.missing).map(str::to_owned).collect();
-    policy.processes.push(Process { name: "the broker".into(), pid, uid, missing });
+    policy.processes.push(Process { name: OWN_NAME.into(), pid, uid, missing });
     let (engine, journal) = remember(&policy, journal).unwrap_or_else(|e| fail(args::NOT_LOCKED, e));
     let (current, previous) = decisions;
     let decisions = DecisionLog::open(current, previous.as_ref(), &policy, SystemClock.now())
@@ -139,7 +141,7 @@ fn read_policy() -> Result<Policy, String> {
 
 /// Descriptors that the broker may have: agents cannot take the operator's.
 fn descriptors(policy: &Policy, highest: i32) -> u64 {
-    (policy.max_connections + ADMIN_CONNECTIONS) as u64 + highest as u64 + 16
+    (policy.max_connections + ADMIN_CONNECTIONS) as u64 + highest as u64 + 48
 }
 
 fn highest_fd(policy: &Policy) -> i32 {

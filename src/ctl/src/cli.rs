@@ -64,6 +64,11 @@ pub(crate) enum Command {
     ///
     /// For root and the user that nsecd runs as.
     Thaw(order::Account),
+    /// Have nsecd read its configuration file again: in force at once and as a whole, or not at all
+    ///
+    /// Connections stay. Sessions lose at once what they are not allowed any more, for good. What it cannot change without a restart
+    /// is named, and then nothing is changed. For root and the user that nsecd runs as.
+    Reload(order::Reload),
     /// Put a key into the keyring or a credential, move it, import it
     #[command(subcommand)]
     Key(key::Key),
@@ -90,6 +95,7 @@ impl Command {
             Command::Sign(sign) => agent::run(sign),
             Command::Freeze(account) => order::freeze(account),
             Command::Thaw(account) => order::thaw(account),
+            Command::Reload(of) => order::reload(of),
             Command::Key(key) => key::run(key, json),
             Command::Policy(policy) => policy::run(policy, json),
             Command::Audit(audit) => audit::run(audit, json),

@@ -1,9 +1,9 @@
-//! `freeze` and `thaw`: one fixed frame to the supervisor, one back for each account.
+//! `freeze`, `thaw` and `reload`: one fixed frame to the supervisor; one back for each account, or as many as a reason takes.
 
 use crate::cli::AdminDir;
 use crate::{complain, show};
 use clap::Args;
-use nsecd_policy::operator::{Command, NAME, REPLY, Reply, Request, SOCKET, Status};
+use nsecd_policy::operator::{Command, NAME, REPLY, Reply, Request, SOCKET, Status, reason};
 use nsecd_policy::time::iso;
 use serde_json::{Value, json};
 use std::env;
@@ -27,6 +27,13 @@ pub(crate) struct Account {
     /// The account; without it all of them
     #[arg(long, value_name = "NAME", value_parser = name)]
     account: Option<String>,
+    #[command(flatten)]
+    admin_dir: AdminDir,
+}
+
+/// `reload`.
+#[derive(Args, Debug, PartialEq)]
+pub(crate) struct Reload {
     #[command(flatten)]
     admin_dir: AdminDir,
 }
@@ -60,6 +67,12 @@ pub(crate) fn thaw(of: Account) -> ExitCode {
     run(&Order::new(Command::Thaw, of))
 }
 
+/// Has the configuration read again, and says how it went.
+pub(crate) fn reload(of: Reload) -> ExitCode {
+    let request = Request { command: Command::Reload, account: String::new() };
+    run(&Order { request, admin_dir: of.admin_dir })
+}
+
 impl Order {
     fn new(command: Command, of: Account) -> Order {
         Order { request: Request { command, account: of.account.unwrap_or_default() }, admin_dir: of.admin_dir }
@@ -77,7 +90,11 @@ fn run(order: &Order) -> ExitCode {
         Err(e) => return complain(&format!("{}: {}", path.display(), advice(order.request.command, &e)), 3),
     };
     let (text, code) = verdict(order, &replies);
-    let shown = show(&report(&replies).to_string(), ExitCode::from(code));
+    let report = match order.request.command {
+        Command::Reload => json!({"reloaded": code == 0}),
+        _ => report(&replies),
+    };
+    let shown = show(&report.to_string(), ExitCode::from(code));
     if text.is_empty() || shown != ExitCode::from(code) { shown } else { complain(&text, code) }
 }
 
@@ -105,6 +122,12 @@ fn verdict(order: &Order, replies: &[Reply]) -> (String, u8) {
     }
     if has(Status::Malformed) {
         return ("refused: nsecd and nsecctl are of different versions".into(), 1);
+    }
+    if has(Status::NotReloaded) {
+        return (format!("not reloaded, and nothing has changed: {}", reason(replies)), 1);
+    }
+    if order.request.command == Command::Reload {
+        return (String::new(), 0);
     }
     let names = |of: fn(&Reply) -> bool| {
         replies.iter().filter(|r| of(r)).map(|r| r.account.as_str()).collect::<Vec<_>>().join(", ")
@@ -139,6 +162,7 @@ fn advice(command: Command, e: &io::Error) -> String {
     let doubt = match command {
         Command::Freeze => "not acknowledged: do not count on the freeze; if it is urgent, stop nsecd",
         Command::Thaw | Command::Status => "not acknowledged",
+        Command::Reload => "not acknowledged: whether the configuration is in force nsecd's log says",
     };
     match e.kind() {
         ErrorKind::ConnectionRefused | ErrorKind::NotFound => format!("{e}: no nsecd serves it"),
@@ -247,6 +271,10 @@ mod tests {
         for status in [Status::UnknownAccount, Status::NotAllowed, Status::Malformed] {
             assert_eq!(code(&freeze, &[Reply::refusal(status)]), 1);
         }
+        let order = order(Command::Reload);
+        assert_eq!(code(&order, &[Reply::done()]), 0);
+        let refused = verdict(&order, &nsecd_policy::operator::refusal(&"é".repeat(50)));
+        assert_eq!(refused, (format!("not reloaded, and nothing has changed: {}", "é".repeat(50)), 1));
         let shown = report(&[frozen, reply(Status::Done, Some(0), true), reply(Status::Done, None, true)]);
         assert_eq!(
             shown.to_string(),

@@ -40,6 +40,22 @@ pub enum Control {
     DecisionLog,
     /// Supervisor → broker: it could not be put aside; go on with the old file.
     NoDecisionLog,
+    /// Supervisor → broker: ask gates and ECDH holder for nothing more, and hold what clients ask: a new configuration may come.
+    Rest,
+    /// Broker → supervisor: nothing is in flight. From here on gates may end.
+    Quiet,
+    /// Supervisor → broker, with one descriptor: the listening socket with this number of the configuration that is to come.
+    NewListener(u16),
+    /// Supervisor → broker, with one descriptor: the alert log of that socket, likewise.
+    NewAlerts(u16),
+    /// Supervisor → broker, with one descriptor: the pair to the gate of the account with this number, likewise.
+    NewGate(u16),
+    /// Broker → supervisor: the configuration that came over the policy pipe is in force, and requests have their turn again.
+    Reloaded,
+    /// Broker → supervisor: it is not, and nothing has changed. The broker rests on.
+    NotReloaded,
+    /// Supervisor → broker: there is no new configuration; go on, with the gates that came, if any did.
+    Resume,
 }
 
 impl Control {
@@ -62,6 +78,14 @@ impl Control {
             Control::DecisionLog => (14, 0),
             Control::NoDecisionLog => (15, 0),
             Control::Thawed => (16, 0),
+            Control::Rest => (32, 0),
+            Control::Quiet => (33, 0),
+            Control::NewListener(i) => (34, i),
+            Control::NewAlerts(i) => (35, i),
+            Control::NewGate(i) => (36, i),
+            Control::Reloaded => (37, 0),
+            Control::NotReloaded => (38, 0),
+            Control::Resume => (39, 0),
         };
         let [hi, lo] = index.to_be_bytes();
         [op, 0, hi, lo, 0, 0, 0, 0]
@@ -88,6 +112,14 @@ impl Control {
             14 => Control::DecisionLog,
             15 => Control::NoDecisionLog,
             16 => Control::Thawed,
+            32 => Control::Rest,
+            33 => Control::Quiet,
+            34 => Control::NewListener(index),
+            35 => Control::NewAlerts(index),
+            36 => Control::NewGate(index),
+            37 => Control::Reloaded,
+            38 => Control::NotReloaded,
+            39 => Control::Resume,
             _ => return None,
         };
         (frame.encode() == f).then_some(frame)
@@ -115,7 +147,8 @@ mod tests {
             Ping,
             Pong,
         ];
-        for frame in journal.into_iter().chain(others) {
+        let reload = [Rest, Quiet, NewListener(0), NewAlerts(1), NewGate(258), Reloaded, NotReloaded, Resume];
+        for frame in journal.into_iter().chain(others).chain(reload) {
             let bytes = frame.encode();
             assert_eq!(Control::decode(&bytes), Some(frame));
             assert_eq!(Control::decode(&bytes[..7]), None);

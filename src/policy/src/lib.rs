@@ -7,6 +7,7 @@
 pub mod control;
 pub mod hello;
 pub mod operator;
+pub mod reload;
 pub mod rules;
 pub mod time;
 pub mod units;

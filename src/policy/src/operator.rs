@@ -1,7 +1,7 @@
 //! Fixed-size frames between nsecctl and the supervisor, over the control socket: both ends here.
 //!
 //! A connection carries one request; the answer is one reply for each account that it is about, at least one, and the end of the
-//! stream. All numbers big-endian.
+//! stream. A reload that is refused is answered by its reason, in as many replies as that takes. All numbers big-endian.
 
 /// Bytes of an account's name, padded with zeros; the longest name fills it.
 pub const NAME: usize = 64;
@@ -9,6 +9,8 @@ pub const NAME: usize = 64;
 pub const REQUEST: usize = 4 + NAME;
 /// Bytes of a reply: version(1) ‖ status(1) ‖ frozen(1) ‖ saved(1) ‖ replies that follow(2) ‖ zeros(2) ‖ since(8) ‖ account(64).
 pub const REPLY: usize = 16 + NAME;
+/// Replies that a reason may take.
+const MOST_PARTS: usize = 64;
 /// Name of the control socket in the admin directory.
 pub const SOCKET: &str = "control.sock";
 /// Name of the admin socket there, over which the broker is asked in JSON.
@@ -25,6 +27,8 @@ pub enum Command {
     Thaw,
     /// Only say what is frozen.
     Status,
+    /// Read the configuration again; of no account.
+    Reload,
 }
 
 /// A request.
@@ -49,6 +53,8 @@ pub enum Status {
     Malformed,
     /// The disk did not take it. A freeze is in force all the same, until nsecd ends; a thaw is not.
     NotSaved,
+    /// The configuration is not reloaded, and nothing has changed. The account's place has a part of the reason.
+    NotReloaded,
 }
 
 /// A reply, about one account.
@@ -73,6 +79,7 @@ impl Request {
             Command::Freeze => 1,
             Command::Thaw => 2,
             Command::Status => 3,
+            Command::Reload => 4,
         };
         let mut frame = [0; REQUEST];
         frame[..2].copy_from_slice(&[VERSION, command]);
@@ -86,10 +93,12 @@ impl Request {
             1 => Command::Freeze,
             2 => Command::Thaw,
             3 => Command::Status,
+            4 => Command::Reload,
             _ => return None,
         };
         let request = Request { command, account: name(&frame[4..])? };
-        (request.encode()? == *frame).then_some(request)
+        let meaningful = request.command != Command::Reload || request.account.is_empty();
+        (meaningful && request.encode()? == *frame).then_some(request)
     }
 }
 
@@ -97,6 +106,11 @@ impl Reply {
     /// A reply that is about no account.
     pub fn refusal(status: Status) -> Reply {
         Reply { status, frozen: None, saved: true, left: 0, account: String::new() }
+    }
+
+    /// A reload has been done.
+    pub fn done() -> Reply {
+        Reply::refusal(Status::Done)
     }
 
     /// The frame's bytes; a name that does not fit is left out.
@@ -107,6 +121,7 @@ impl Reply {
             Status::NotAllowed => 2,
             Status::Malformed => 3,
             Status::NotSaved => 4,
+            Status::NotReloaded => 5,
         };
         let mut frame = [0; REPLY];
         frame[..4].copy_from_slice(&[VERSION, status, u8::from(self.frozen.is_some()), u8::from(self.saved)]);
@@ -125,6 +140,7 @@ impl Reply {
             2 => Status::NotAllowed,
             3 => Status::Malformed,
             4 => Status::NotSaved,
+            5 => Status::NotReloaded,
             _ => return None,
         };
         let since = frame[8..16].iter().fold(0, |n, byte| n << 8 | u64::from(*byte));
@@ -133,6 +149,33 @@ impl Reply {
         let reply = Reply { status, frozen, saved: frame[3] == 1, left, account: name(&frame[16..])? };
         (reply.encode() == *frame).then_some(reply)
     }
+}
+
+/// The replies that say why a reload was refused; of a text that is too long its end is cut off.
+pub fn refusal(why: &str) -> Vec<Reply> {
+    let mut parts = vec![String::new()];
+    // Zeros are padding; there are none in texts.
+    for c in why.chars().map(|c| if c == '\0' { ' ' } else { c }) {
+        let full = parts.last().is_none_or(|part| part.len() + c.len_utf8() > NAME);
+        if full && parts.len() == MOST_PARTS {
+            break;
+        }
+        if full {
+            parts.push(String::new());
+        }
+        if let Some(part) = parts.last_mut() {
+            part.push(c);
+        }
+    }
+    let count = parts.len();
+    let left = |n: usize| u16::try_from(count - 1 - n).unwrap_or(u16::MAX);
+    let reply = |(n, account)| Reply { left: left(n), account, ..Reply::refusal(Status::NotReloaded) };
+    parts.into_iter().enumerate().map(reply).collect()
+}
+
+/// The reason in such replies.
+pub fn reason(replies: &[Reply]) -> String {
+    replies.iter().filter(|r| r.status == Status::NotReloaded).map(|r| r.account.as_str()).collect()
 }
 
 fn put_name(field: &mut [u8], name: &str) -> Option<()> {
@@ -167,14 +210,17 @@ mod tests {
     #[test]
     fn requests_read_back_and_only_exact_frames_are_requests() {
         for account in names() {
-            for command in [Command::Freeze, Command::Thaw, Command::Status] {
+            for command in [Command::Freeze, Command::Thaw, Command::Status, Command::Reload] {
+                if command == Command::Reload && !account.is_empty() {
+                    continue;
+                }
                 let request = Request { command, account: account.clone() };
                 let frame = request.encode().expect("a name that fits");
                 assert_eq!(Request::decode(&frame), Some(request));
                 for other in neighbours(frame) {
                     assert!(Request::decode(&other).is_none_or(|r| r.encode() == Some(other)));
                 }
-                for (at, byte) in [(0, 0), (0, 2), (1, 0), (1, 4), (2, 1), (3, 1), (4, 0xff)] {
+                for (at, byte) in [(0, 0), (0, 2), (1, 0), (1, 5), (2, 1), (3, 1), (4, 0xff)] {
                     let mut broken = frame;
                     broken[at] = byte;
                     assert_eq!(Request::decode(&broken), None, "byte {at}");

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, fchmod};
-use nix::unistd::{Gid, fchown};
+use nix::unistd::{Gid, fchown, getegid};
 
 use crate::fault::{Fault, OrFault};
 use crate::rotation;
@@ -43,6 +43,23 @@ impl AlertLog {
     /// The open log.
     pub fn file(&self) -> &File {
         &self.file
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives it to another group of readers, the next file too.
+    ///
+    /// # Errors
+    /// Only root, and groups of one's own.
+    pub fn give(&mut self, readers: Option<Gid>) -> Result<(), Fault> {
+        if self.readers != readers {
+            give(&self.file, readers, &self.path)?;
+            self.readers = readers;
+        }
+        Ok(())
     }
 
     /// Its size in bytes.
@@ -77,9 +94,14 @@ fn want() -> Want {
 fn open(dir: &Dir, name: &OsStr, readers: Option<Gid>) -> Result<File, Fault> {
     let file = dir.file(name, &want())?;
     if readers.is_some() {
-        let what = || format!("giving {} to its readers' group", dir.path().join(name).display());
-        fchown(&file, None, readers).or_fault(what)?;
-        fchmod(&file, Mode::from_bits_truncate(0o640)).or_fault(what)?;
+        give(&file, readers, &dir.path().join(name))?;
     }
     Ok(file)
+}
+
+fn give(file: &File, readers: Option<Gid>, path: &Path) -> Result<(), Fault> {
+    let what = || format!("giving {} to its readers' group", path.display());
+    let (group, mode) = readers.map_or((getegid(), 0o600), |gid| (gid, 0o640));
+    fchown(file, None, Some(group)).or_fault(what)?;
+    fchmod(file, Mode::from_bits_truncate(mode)).or_fault(what)
 }

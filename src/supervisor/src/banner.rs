@@ -52,8 +52,8 @@ pub fn text(setup: &Setup, service: &Service) -> String {
 /// One line for each role that lacks an optional step of its confinement.
 pub fn missing(setup: &Setup, service: &Service) -> Vec<String> {
     let holders = setup.holders.iter().chain(&setup.ecdh).map(|h| (h.child.name(), h.missing));
-    let others = [&service.broker].into_iter().chain(&service.gates).map(|c| c.name());
-    let all = holders.chain(others.zip(service.missing.iter().copied()));
+    let gates = service.gates.iter().map(|gate| (gate.child.name(), gate.missing));
+    let all = holders.chain([(service.broker.name(), service.missing)]).chain(gates);
     let own = (!setup.missing.is_empty()).then(|| format!("for nsecd itself: {}", setup.missing.join(", ")));
     let roles = all.filter(|(_, bits)| *bits != 0).map(|(name, bits)| {
         let why = if geteuid().is_root() || name != "the broker" { "" } else { " (only root can give it these)" };

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::unistd::geteuid;
 use nsecd_policy::{self as handed, Account, Policy, Process, Socket};
 
+use crate::config;
 use crate::config::handed::{self as config_handed, period_ms};
 use crate::harden::capacity;
 use crate::record::{self, Record};
@@ -48,27 +49,11 @@ pub fn policy<'a>(setup: &'a Setup, files: &Files<'a>) -> (Vec<BorrowedFd<'a>>, 
 
     let config = &setup.config;
     let log_keep = record::keep(config);
-    let seen = |record: &Record| {
-        let (last, oldest) = record.rows(&setup.state, log_keep);
-        let name = record.stem().to_owned();
-        handed::Record { name, last: config.holder.record.then_some(last), oldest }
+    let account = |(index, gate_fd): (usize, i32)| {
+        account(&config.accounts[index], &setup.holders[index].public_key, gate_fd, seen(setup, &setup.records[index]))
     };
-    let account = |(index, gate_fd): (usize, i32)| Account {
-        name: config.accounts[index].name.clone(),
-        public_key: setup.holders[index].public_key.clone(),
-        gate_fd,
-        ceiling_period_ms: config.accounts[index].ceiling.as_ref().map_or(1000, period_ms),
-        seal_ceiling_period_ms: config.accounts[index].seal_ceiling.flatten().as_ref().map(period_ms),
-        kinds: config.accounts[index].kinds.clone(),
-        ceiling: config.accounts[index].ceiling,
-        created_at: config.accounts[index].created_at,
-        record: seen(&setup.records[index]),
-    };
-    let socket = |index: usize| Socket {
-        listener_fd: listeners[index],
-        alert_fd: alerts[index],
-        alert_size: setup.alert_logs[index].size(),
-        ..config_handed::socket(&config.sockets[index])
+    let socket = |index: usize| {
+        socket(&config.sockets[index], (listeners[index], alerts[index]), setup.alert_logs[index].size())
     };
     let policy = Policy {
         accounts: gates.into_iter().enumerate().map(account).collect(),
@@ -78,7 +63,7 @@ pub fn policy<'a>(setup: &'a Setup, files: &Files<'a>) -> (Vec<BorrowedFd<'a>>, 
         log_keep,
         decisions_fd,
         decisions_previous_fd,
-        ecdh_record: setup.ecdh_record.as_ref().map(seen),
+        ecdh_record: setup.ecdh_record.as_ref().map(|record| seen(setup, record)),
         ecdh_fd,
         journal_fd,
         admin_fd,
@@ -90,4 +75,31 @@ pub fn policy<'a>(setup: &'a Setup, files: &Files<'a>) -> (Vec<BorrowedFd<'a>>, 
         max_connections_per_principal: capacity.per_principal,
     };
     (fds, policy)
+}
+
+/// A record as it lies there.
+pub fn seen(setup: &Setup, record: &Record) -> handed::Record {
+    let (last, oldest) = record.rows(&setup.state, record::keep(&setup.config));
+    let name = record.stem().to_owned();
+    handed::Record { name, last: setup.config.holder.record.then_some(last), oldest }
+}
+
+/// An account as the broker is told of it.
+pub fn account(account: &config::Account, public_key: &str, gate_fd: i32, record: handed::Record) -> Account {
+    Account {
+        name: account.name.clone(),
+        public_key: public_key.to_owned(),
+        gate_fd,
+        ceiling_period_ms: account.ceiling.as_ref().map_or(1000, period_ms),
+        seal_ceiling_period_ms: account.seal_ceiling.flatten().as_ref().map(period_ms),
+        kinds: account.kinds.clone(),
+        ceiling: account.ceiling,
+        created_at: account.created_at,
+        record,
+    }
+}
+
+/// A socket as the broker is told of it; `fds`: listening socket and alert log, which has so many bytes.
+pub fn socket(s: &config::Socket, (listener_fd, alert_fd): (i32, i32), alert_size: u64) -> Socket {
+    Socket { listener_fd, alert_fd, alert_size, ..config_handed::socket(s) }
 }

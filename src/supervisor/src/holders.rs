@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
-use crate::config::Config;
+use crate::config::{Account, Config};
 use crate::fault::{Fault, OrFault};
 use crate::freeze::Freeze;
 use crate::images::Images;
@@ -18,7 +18,7 @@ use crate::record::Record;
 use crate::setup::State;
 use crate::signals::Signals;
 use crate::spawn::{Child, Start};
-use crate::uids::Roles;
+use crate::uids::{Ids, Roles};
 
 /// How long a holder may take to notice that nobody is left to ask it.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -110,14 +110,17 @@ impl Means<'_> {
     }
 }
 
-/// Starts a key-holder on each source, waits until all are locked, and closes the sources.
+/// Whose key-holder is to be started: its account, its ids, its key.
+pub type Keyed<'a> = (&'a Account, Option<Ids>, KeySource);
+
+/// Starts a key-holder for each, waits until all are locked, and closes the sources.
 ///
 /// # Errors
 /// One could not start; two accounts hold the same key.
-pub fn start(means: &Means, sources: Vec<KeySource>) -> Result<Vec<Holder>, NotReady> {
+pub fn start(means: &Means, keyed: Vec<Keyed>, patience: Duration) -> Result<Vec<Holder>, NotReady> {
     let mut started = Vec::new();
-    let Means { config, images, ids, signals, .. } = means;
-    for (index, (account, source)) in config.accounts.iter().zip(&sources).enumerate() {
+    let Means { images, signals, .. } = means;
+    for (account, ids, source) in &keyed {
         let (channel, theirs) = packet_pair()?;
         let mut fds = means.triple(source);
         fds.push(theirs.as_fd());
@@ -125,16 +128,16 @@ pub fn start(means: &Means, sources: Vec<KeySource>) -> Result<Vec<Holder>, NotR
             name: format!("the key-holder of account {}", account.name),
             program: "nsecd-keyholder",
             image: images.holder.as_fd(),
-            ids: ids.holders[index],
+            ids: *ids,
             arguments: means.key_arguments(source),
             fds,
         })?;
         started.push((child, channel));
     }
-    drop(sources);
+    drop(keyed);
     let mut expected: Vec<Expected> =
         started.iter_mut().map(|(child, channel)| Expected { child, channel, role: b'K' }).collect();
-    let hellos = hellos(&mut expected, None, signals, KEY_PATIENCE)?;
+    let hellos = hellos(&mut expected, None, signals, patience)?;
     let holders: Vec<Holder> = started
         .into_iter()
         .zip(hellos)
@@ -146,7 +149,7 @@ pub fn start(means: &Means, sources: Vec<KeySource>) -> Result<Vec<Holder>, NotR
             busy: None,
         })
         .collect();
-    refuse_same_key(&holders)?;
+    refuse_same_key(&holders.iter().collect::<Vec<_>>())?;
     Ok(holders)
 }
 
@@ -207,7 +210,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// Each account has its own ceiling and record: one key in two accounts would have twice its ceiling.
-fn refuse_same_key(holders: &[Holder]) -> Result<(), Fault> {
+pub fn refuse_same_key(holders: &[&Holder]) -> Result<(), Fault> {
     for (i, holder) in holders.iter().enumerate() {
         if let Some(same) = holders[..i].iter().find(|h| h.public_key == holder.public_key) {
             return Err(Fault::new(format!(

@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nsecd_policy::control::Control;
+use nsecd_policy::operator::{Command, Reply, refusal};
 
 use crate::fault::Fault;
 use crate::notify::Notify;
 use crate::orders::Orders;
 use crate::ready::NotReady;
 use crate::record;
+use crate::reload::{self, Asker, Reload, Turn};
 use crate::service::{Frame, Service};
 use crate::setup::Setup;
 
@@ -35,14 +37,31 @@ const FRAME_WINDOW: Duration = Duration::from_secs(1);
 /// A key-holder or the ECDH holder died.
 pub fn run(setup: &mut Setup, service: Service, notify: &mut Notify) -> Result<(), Fault> {
     let (state, window) = (State::Up(service), Instant::now());
-    let mut life = Life { setup, notify, state, crashes: 0, frames: 0, window, orders: Orders::default() };
+    let mut life = Life {
+        setup,
+        notify,
+        state,
+        crashes: 0,
+        frames: 0,
+        window,
+        orders: Orders::default(),
+        askers: Vec::new(),
+        resting: false,
+        heard: None,
+        stop: false,
+    };
     loop {
         life.wait();
         life.watch_holders()?;
         life.serve_operator()?;
-        let stop = life.setup.signals.stop_asked();
+        life.stop |= life.setup.signals.stop_asked();
+        if life.setup.signals.reload_asked() {
+            life.askers.push(Asker { connection: None, uid: None });
+        }
+        let stop = life.stop;
         life.state = match std::mem::replace(&mut life.state, State::Over) {
             State::Up(service) => life.up(service, stop),
+            State::Reloading(service, reload) => life.reload(service, reload),
             State::Down(until) => life.down(until, stop),
             State::Draining(service, until) => life.drain(service, until, stop),
             State::Replacing(service, until) => life.replace(service, until, stop),
@@ -54,6 +73,8 @@ pub fn run(setup: &mut Setup, service: Service, notify: &mut Notify) -> Result<(
 enum State {
     /// Broker and gates serve.
     Up(Service),
+    /// The same, while a new configuration comes.
+    Reloading(Service, Box<Reload>),
     /// They died; they are started again at this time.
     Down(Instant),
     /// The broker finishes what is in flight, at most until then.
@@ -75,6 +96,14 @@ struct Life<'a> {
     window: Instant,
     /// The operator's, not yet answered.
     orders: Orders,
+    /// Who wants the configuration read again.
+    askers: Vec<Asker>,
+    /// Whether the broker has been asked to rest, so that it may speak of a reload.
+    resting: bool,
+    /// What the broker said about a reload, since that was last looked at.
+    heard: Option<Control>,
+    /// The operator wants nsecd to stop.
+    stop: bool,
 }
 
 impl Life<'_> {
@@ -87,13 +116,16 @@ impl Life<'_> {
         fds.extend(self.setup.control.poll_fds());
         let mut due = None;
         let mut prompt = true;
-        if let State::Up(service) = &mut self.state {
+        if let State::Up(service) | State::Reloading(service, _) = &mut self.state {
             due = Some(service.pulse());
             prompt = service.is_prompt();
         }
         match &self.state {
-            State::Up(service) | State::Draining(service, _) | State::Replacing(service, _) => {
-                let children = [&service.broker].into_iter().chain(&service.gates);
+            State::Up(service)
+            | State::Reloading(service, _)
+            | State::Draining(service, _)
+            | State::Replacing(service, _) => {
+                let children = [&service.broker].into_iter().chain(service.gates.iter().map(|gate| &gate.child));
                 fds.extend(children.map(|c| PollFd::new(c.as_fd(), PollFlags::POLLIN)));
                 fds.push(PollFd::new(service.control.as_fd(), PollFlags::POLLIN));
             }
@@ -102,6 +134,9 @@ impl Life<'_> {
         }
         if let State::Draining(_, until) | State::Replacing(_, until) = &self.state {
             due = Some(*until);
+        }
+        if let State::Reloading(_, reload) = &self.state {
+            due = due.into_iter().chain([reload.due()]).min();
         }
         // The watchdog means that requests are served: it is fed only then.
         if prompt && !matches!(self.state, State::Down(_)) {
@@ -143,10 +178,22 @@ impl Life<'_> {
     fn serve_operator(&mut self) -> Result<(), Fault> {
         let now = Instant::now();
         for asked in self.setup.control.requests(now) {
+            if asked.request.command == Command::Reload {
+                self.askers.push(Asker { connection: Some(asked.connection), uid: Some(asked.uid) });
+                continue;
+            }
+            if let State::Reloading(_, reload) = &mut self.state
+                && (asked.request.command, asked.request.account.as_str()) == (Command::Freeze, "")
+            {
+                reload.freeze(self.setup);
+            }
             self.orders.take(self.setup, asked, now);
         }
         let service = match &mut self.state {
-            State::Up(service) | State::Draining(service, _) | State::Replacing(service, _) => Some(service),
+            State::Up(service)
+            | State::Reloading(service, _)
+            | State::Draining(service, _)
+            | State::Replacing(service, _) => Some(service),
             State::Down(_) | State::Over => None,
         };
         self.orders.settle(self.setup, service, now)
@@ -160,9 +207,10 @@ impl Life<'_> {
         }
         let died = [&mut service.broker]
             .into_iter()
-            .chain(&mut service.gates)
+            .chain(service.gates.iter_mut().map(|gate| &mut gate.child))
             .find_map(|c| c.ended().map(|end| format!("{} died ({end})", c.name())));
         if stop && died.is_none() {
+            self.answer_askers(&Err(Fault::new("nsecd is stopping")));
             self.notify.tell("STOPPING=1\nSTATUS=finishing requests in flight");
             // A broker that does not take the frame is ended when its time is over.
             service.send(Control::Drain, None);
@@ -180,10 +228,15 @@ impl Life<'_> {
                 if let Some(file) = self.setup.decisions.found_missing(&self.setup.state, Instant::now()) {
                     service.send(Control::DecisionLog, Some(file.as_fd()));
                 }
-                return State::Up(service);
+                return self.begin_reload(service);
             }
             None => "the broker sent what no broker of ours sends".into(),
         };
+        self.replace_now(service, &why, stop)
+    }
+
+    /// Ends broker and gates; they are started again soon.
+    fn replace_now(&mut self, service: Service, why: &str, stop: bool) -> State {
         if service.served {
             self.crashes = 0;
         }
@@ -196,6 +249,108 @@ impl Life<'_> {
         log::warn!("{why}: starting broker and gates anew in {} ms", pause.as_millis());
         self.notify.tell("STATUS=replacing broker and gates");
         State::Down(Instant::now() + pause)
+    }
+
+    /// Begins a reload if somebody has asked for one.
+    fn begin_reload(&mut self, service: Service) -> State {
+        if self.askers.is_empty() {
+            return State::Up(service);
+        }
+        self.notify.reloading();
+        self.heard = None;
+        match Reload::begin(self.setup, &service, std::mem::take(&mut self.askers)) {
+            Ok(reload) => {
+                self.resting = true;
+                State::Reloading(service, Box::new(reload))
+            }
+            Err((askers, why)) => {
+                self.askers = askers;
+                let why = match why {
+                    NotReady::Failed(why) => why,
+                    NotReady::Stopped => {
+                        self.stop = true;
+                        Fault::new("nsecd is stopping")
+                    }
+                };
+                self.answer_askers(&Err(why));
+                State::Up(service)
+            }
+        }
+    }
+
+    /// Goes on with a reload. Whatever else happens ends it, and the old configuration is in force.
+    fn reload(&mut self, mut service: Service, mut reload: Box<Reload>) -> State {
+        let trusted = self.serve_frames(&mut service);
+        let mut died = service.broker.ended().is_some();
+        for (index, gate) in service.gates.iter_mut().enumerate() {
+            died |= !reload.may_end(index) && gate.child.ended().is_some();
+        }
+        if !trusted || died || service.is_hung() {
+            self.askers.splice(0..0, std::mem::take(&mut reload.askers));
+            // What is new ends before anybody reads that there is nothing new.
+            drop(reload);
+            let why = Fault::new("the broker or a gate died meanwhile: both are replaced");
+            return self.end_reload(service, &Err(why), Some("a reload was cut off"));
+        }
+        let askers = reload.askers.clone();
+        let heard = self.heard.take();
+        match reload.step(self.setup, &mut service, heard) {
+            Turn::Wait(reload) => State::Reloading(service, reload),
+            Turn::Done(order, digest) => {
+                self.orders.renumber(&order);
+                self.askers.splice(0..0, askers);
+                for note in &self.setup.config.notes {
+                    log::warn!("{note}");
+                }
+                self.end_reload(service, &Ok(digest), None)
+            }
+            Turn::Kept(why) => {
+                self.askers.splice(0..0, askers);
+                self.end_reload(service, &Err(why), None)
+            }
+            Turn::Replace(why) => {
+                self.askers.splice(0..0, askers);
+                self.end_reload(service, &Err(why), Some("a reload came to no end"))
+            }
+            Turn::Stopped => {
+                self.stop = true;
+                self.askers.splice(0..0, askers);
+                self.end_reload(service, &Err(Fault::new("nsecd is stopping")), Some("a reload was cut off"))
+            }
+        }
+    }
+
+    /// Answers; `replace`: why broker and gates have to be replaced, where they have.
+    fn end_reload(&mut self, service: Service, outcome: &Result<String, Fault>, replace: Option<&str>) -> State {
+        self.resting = false;
+        let Some(why) = replace else {
+            self.answer_askers(outcome);
+            return State::Up(service);
+        };
+        reload::restore_access(self.setup);
+        let state = self.replace_now(service, why, self.stop);
+        self.answer_askers(outcome);
+        state
+    }
+
+    /// Tells everybody who has asked by now how a reload went; beside it SHA-256 of the file that is in force.
+    fn answer_askers(&mut self, outcome: &Result<String, Fault>) {
+        for Asker { connection, uid } in std::mem::take(&mut self.askers) {
+            let by = uid.map_or("SIGHUP".to_owned(), |uid| format!("uid {uid}"));
+            match outcome {
+                Ok(digest) => {
+                    log::info!("the configuration was reloaded, asked by {by} (SHA-256 of the file {digest})")
+                }
+                Err(why) => log::error!("the configuration is not reloaded, asked by {by}; the old one stays: {why}"),
+            }
+            let Some(connection) = connection else { continue };
+            let replies = match outcome {
+                Ok(_) => vec![Reply::done()],
+                Err(why) => refusal(&why.to_string()),
+            };
+            self.setup.control.answer(connection, &replies);
+        }
+        self.notify.tell("READY=1\nSTATUS=serving");
     }
 
     fn down(&mut self, until: Instant, stop: bool) -> State {
@@ -282,6 +437,11 @@ impl Life<'_> {
                         return false;
                     }
                 }
+                Frame::Control(said @ (Control::Quiet | Control::Reloaded | Control::NotReloaded))
+                    if self.resting && self.heard.is_none() =>
+                {
+                    self.heard = Some(said);
+                }
                 // Its death, if that is what it is, is told by its process.
                 Frame::Control(_) | Frame::Broken => return false,
             }
@@ -333,7 +493,8 @@ impl Life<'_> {
     }
 
     fn next_alert_log(&mut self, service: &Service, index: u16) -> bool {
-        let Some(alerts) = self.setup.alert_logs.get_mut(usize::from(index)) else { return false };
+        let at = service.numbers.socket(index);
+        let Some(alerts) = at.and_then(|at| self.setup.alert_logs.get_mut(at)) else { return false };
         let now = Instant::now();
         // A broker that asks for more has been hijacked: it would rotate its history away.
         if alerts.is_fresh(now) || alerts.size() < self.setup.config.state.log_size {

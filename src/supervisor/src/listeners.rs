@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::poll::poll;
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
 use nix::sys::stat::{FchmodatFlags, FileStat, Mode, fchmod, fchmodat, fstat};
-use nix::unistd::{Gid, Group, Uid, UnlinkatFlags, User, fchownat, geteuid, unlinkat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, geteuid, unlinkat};
 
 use crate::fault::{Fault, OrFault};
 use crate::lockfile::{Identity, Lock};
+use crate::names::Names;
 use crate::securefs::{Dir, is_socket, parent_mode, split, type_name};
 
 /// Connections that may wait to be accepted. Measured: 128 refused 471 of 600 simultaneous connects.
@@ -31,12 +33,14 @@ pub struct Listener {
     pub fd: OwnedFd,
     /// Its path, as configured.
     pub path: PathBuf,
+    /// Who may connect; `None`: whom systemd lets.
+    access: Option<Access>,
     /// What to remove at exit; `None` for systemd's.
-    _own: Option<Own>,
+    own: Option<Own>,
 }
 
 /// Who may connect to a socket.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access {
     /// Permission bits.
     pub mode: u32,
@@ -50,24 +54,22 @@ impl Access {
     /// Looks up owner and group, each a name or a number.
     ///
     /// # Errors
-    /// A name that the system does not know.
-    pub fn resolve(mode: u32, owner: Option<&str>, group: Option<&str>) -> Result<Access, Fault> {
-        let unknown = |what: &str, name: &str| Fault::new(format!("this system knows no {what} {name}"));
+    /// A name that nobody knows.
+    pub fn resolve(mode: u32, owner: Option<&str>, group: Option<&str>, names: Names) -> Result<Access, Fault> {
         let uid = |name: &str| match name.parse() {
             Ok(uid) => Ok(Uid::from_raw(uid)),
-            Err(_) => User::from_name(name).ok().flatten().map(|u| u.uid).ok_or_else(|| unknown("user", name)),
+            Err(_) => names.user(name).ok_or_else(|| names.unknown("user", name)),
         };
         let gid = |name: &str| match name.parse() {
             Ok(gid) => Ok(Gid::from_raw(gid)),
-            Err(_) => Group::from_name(name).ok().flatten().map(|g| g.gid).ok_or_else(|| unknown("group", name)),
+            Err(_) => names.group(name).ok_or_else(|| names.unknown("group", name)),
         };
         Ok(Access { mode, owner: owner.map(uid).transpose()?, group: group.map(gid).transpose()? })
     }
 
     /// The group of the socket's agents: the configured one, else its owner's primary one.
-    pub fn readers(&self) -> Option<Gid> {
-        let primary = |owner: Uid| User::from_uid(owner).ok().flatten().map(|u| u.gid);
-        self.group.or_else(|| self.owner.filter(|o| *o != geteuid()).and_then(primary))
+    pub fn readers(&self, names: Names) -> Option<Gid> {
+        self.group.or_else(|| self.owner.filter(|o| *o != geteuid()).and_then(|owner| names.primary_group(owner)))
     }
 }
 
@@ -93,12 +95,36 @@ impl Listener {
         let mut own = Own::claim(dir, name, flag)?;
         own.clear(&address, access.owner)?;
         let fd = own.make(&address, access)?;
-        Ok(Listener { fd, path: path.to_owned(), _own: Some(own) })
+        Ok(Listener { fd, path: path.to_owned(), access: Some(access), own: Some(own) })
     }
 
     /// A listening socket that systemd bound; it is left alone at exit.
     pub fn given(fd: OwnedFd, path: &Path) -> Listener {
-        Listener { fd, path: path.to_owned(), _own: None }
+        Listener { fd, path: path.to_owned(), access: None, own: None }
+    }
+
+    /// Who may connect; `None`: whom systemd lets.
+    pub fn access(&self) -> Option<Access> {
+        self.access
+    }
+
+    /// Lets others connect from now on.
+    ///
+    /// # Errors
+    /// The socket is not at its path any more; what the kernel says: then nobody but nsecd's user can connect, or who could before.
+    pub fn set_access(&mut self, access: Access) -> Result<(), Fault> {
+        let Some(own) = &self.own else { return Ok(()) };
+        let file = own.dir.look(&own.name)?;
+        let found = fstat(&file).or_fault(|| format!("looking at {}", own.show()))?;
+        if own.socket != Some(identity(&found)) {
+            return Err(Fault::new(format!("{} is no longer the socket made by this nsecd", own.show())));
+        }
+        let what = || format!("taking {} back from its owner", own.show());
+        fchownat(&file, "", Some(geteuid()), None, AtFlags::AT_EMPTY_PATH).or_fault(what)?;
+        set_mode(&file, 0).or_fault(what)?;
+        open_to(&file, access, &own.show())?;
+        self.access = Some(access);
+        Ok(())
     }
 }
 
@@ -157,7 +183,8 @@ impl Own {
                     self.show()
                 )));
             }
-            std::thread::sleep(Duration::from_millis(20));
+            // Nothing to wait for but time.
+            let _ = poll(&mut [], 20u8);
         }
         log::info!("replacing {}, which an earlier nsecd left behind", self.show());
         unlinkat(&self.dir, self.name.as_os_str(), UnlinkatFlags::NoRemoveDir)
@@ -188,15 +215,31 @@ impl Own {
         }
         listen(&fd, Backlog::new(BACKLOG).or_fault(|| "backlog".into())?)
             .or_fault(|| format!("listening on {show}"))?;
-        fchownat(&file, "", access.owner, access.group, AtFlags::AT_EMPTY_PATH).or_fault(|| {
-            format!("giving {show} to its owner and group (only root gives files to other users, and anybody else to groups of theirs)")
-        })?;
-        let by_number = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let mode = Mode::from_bits_truncate(access.mode & 0o777);
-        fchmodat(AT_FDCWD, by_number.as_str(), mode, FchmodatFlags::FollowSymlink)
-            .or_fault(|| format!("setting the mode of {show}"))?;
+        open_to(&file, access, &show)?;
         Ok(fd)
     }
+}
+
+/// Opens a socket that is ours and closed to others: to its group, then by its mode, then to its owner. In this order nobody gets
+/// more than is configured, and nothing is done to a file of another's, which would take CAP_FOWNER.
+fn open_to(file: &OwnedFd, access: Access, show: &str) -> Result<(), Fault> {
+    let give = |owner, group| {
+        fchownat(file, "", owner, group, AtFlags::AT_EMPTY_PATH).or_fault(|| {
+            format!("giving {show} to its owner and group (only root gives files to other users, and anybody else to groups of theirs)")
+        })
+    };
+    give(None, access.group)?;
+    set_mode(file, access.mode).or_fault(|| format!("setting the mode of {show}"))?;
+    match access.owner {
+        Some(owner) => give(Some(owner), None),
+        None => Ok(()),
+    }
+}
+
+/// Of the file that is open, and not of what may bear its name by now.
+fn set_mode(file: &OwnedFd, mode: u32) -> nix::Result<()> {
+    let by_number = format!("/proc/self/fd/{}", file.as_raw_fd());
+    fchmodat(AT_FDCWD, by_number.as_str(), Mode::from_bits_truncate(mode & 0o777), FchmodatFlags::FollowSymlink)
 }
 
 impl Drop for Own {

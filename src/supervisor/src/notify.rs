@@ -46,6 +46,12 @@ impl Notify {
         }
     }
 
+    /// Says that the configuration is being read again: `READY=1` ends that (sd_notify(3), Type=notify-reload).
+    pub fn reloading(&self) {
+        let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
+        self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={}", now.as_micros()));
+    }
+
     /// Feeds the watchdog if it is due.
     pub fn feed(&mut self) {
         if let Some(every) = self.every

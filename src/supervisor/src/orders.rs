@@ -45,6 +45,15 @@ impl Orders {
         (!self.waiting.is_empty()).then(|| Instant::now() + LOOK)
     }
 
+    /// Accounts have another order now, beside each its index before; what is no more is not answered about.
+    pub fn renumber(&mut self, order: &[Option<usize>]) {
+        for asked in &mut self.waiting {
+            let now = |before: &usize| order.iter().position(|at| *at == Some(*before));
+            let both = asked.accounts.iter().zip(&asked.statuses);
+            (asked.accounts, asked.statuses) = both.filter_map(|(at, status)| Some((now(at)?, *status))).unzip();
+        }
+    }
+
     /// Does what is asked.
     pub fn take(&mut self, setup: &mut Setup, asked: Asked, now: Instant) {
         let Asked { connection, uid, request } = asked;
@@ -58,7 +67,7 @@ impl Orders {
             let result = match request.command {
                 Command::Freeze => freeze.freeze(dir),
                 Command::Thaw => freeze.thaw(dir),
-                Command::Status => Ok(()),
+                Command::Status | Command::Reload => Ok(()),
             };
             match (before, freeze.since().is_some()) {
                 (false, true) => log::warn!("account {} is frozen by uid {uid}", freeze.account()),

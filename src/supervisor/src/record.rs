@@ -51,6 +51,11 @@ impl Record {
         &self.stem
     }
 
+    /// From now on put aside with `full` bytes or more.
+    pub fn set_full(&mut self, full: u64) {
+        self.full = full;
+    }
+
     /// The open record.
     pub fn file(&self) -> &File {
         &self.file

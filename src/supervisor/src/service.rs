@@ -16,11 +16,14 @@ use nsecd_sandbox::hello::Hello;
 
 use crate::config::Account;
 use crate::fault::{Fault, OrFault};
+use crate::freeze::Freeze;
 use crate::handover::{Files, policy};
-use crate::holders::{packet_pair, set_nonblocking};
+use crate::holders::{Holder, packet_pair, set_nonblocking};
 use crate::logging::syslog_for_broker;
+use crate::numbers::Numbers;
 use crate::page::Busy;
 use crate::ready::{Expected, Handover, NotReady, PATIENCE, hellos};
+use crate::record::Record;
 use crate::setup::Setup;
 use crate::spawn::{Child, Start};
 use crate::uids::Ids;
@@ -40,10 +43,8 @@ const HUNG: Duration = Duration::from_secs(10);
 pub struct Service {
     /// The broker's process.
     pub broker: Child,
-    /// The gates' processes, in the order of the accounts.
-    pub gates: Vec<Child>,
-    /// Whether they are using their keys, in the same order.
-    busy: Vec<Busy>,
+    /// The gates, in the order of the accounts.
+    pub gates: Vec<Gate>,
     /// Control frames to and from the broker.
     pub control: OwnedFd,
     /// Whether the broker has served a request.
@@ -51,10 +52,50 @@ pub struct Service {
     /// When the broker was last asked whether it serves, and whether it still owes the answer.
     asked: Instant,
     owes: bool,
-    /// Optional lock steps that are missing: the broker's, then each gate's.
-    pub missing: Vec<u64>,
+    /// Optional steps of the broker's lock that are missing.
+    pub missing: u64,
+    /// What the broker was given last.
+    pub handed: Policy,
+    /// The numbers by which the broker knows sockets and accounts.
+    pub numbers: Numbers,
+    /// Sockets, logs and gates that the broker was started with: what it has room for beside its connections goes by that.
+    pub descriptors: usize,
     /// Open as long as the broker lives, for policies to come.
-    _policy: OwnedFd,
+    pub policy: OwnedFd,
+}
+
+/// A gate that runs.
+pub struct Gate {
+    /// Its process.
+    pub child: Child,
+    /// Whether it is using its key.
+    pub busy: Busy,
+    /// Optional steps of its lock that are missing.
+    pub missing: u64,
+}
+
+/// Whose gate is to be started.
+pub struct Gated<'a> {
+    /// The account.
+    pub account: &'a Account,
+    /// Its key-holder.
+    pub holder: &'a Holder,
+    /// Its record.
+    pub record: &'a Record,
+    /// Whether it is frozen.
+    pub freeze: &'a Freeze,
+    /// What the gate changes to.
+    pub ids: Option<Ids>,
+}
+
+/// A gate that is being started.
+struct Starting {
+    child: Child,
+    busy: Busy,
+    /// Where its hello arrives.
+    channel: OwnedFd,
+    /// The broker's end of the pair to it.
+    end: OwnedFd,
 }
 
 /// What the broker sent.
@@ -75,20 +116,13 @@ impl Service {
     pub fn start(setup: &mut Setup) -> Result<Service, NotReady> {
         setup.rotate_records();
         let setup = &*setup;
-        let mut gates = Vec::new();
-        let mut gate_ends = Vec::new();
-        let mut all_busy = Vec::new();
-        for index in 0..setup.config.accounts.len() {
-            let (end, ours) = stream_pair()?;
-            let (channel, theirs) = packet_pair()?;
-            let busy = Busy::new()?;
-            gates.push((gate(setup, index, &ours, &theirs, &busy)?, channel));
-            gate_ends.push(end);
-            all_busy.push(busy);
-        }
+        let accounts = 0..setup.config.accounts.len();
+        let mut gates = accounts.map(|index| begin_gate(setup, &gated(setup, index))).collect::<Result<Vec<_>, _>>()?;
         // The broker tells the operator what they lack.
-        let mut locked: Vec<Expected> =
-            gates.iter_mut().map(|(child, channel)| Expected { child, channel, role: b'G' }).collect();
+        let mut locked: Vec<Expected> = gates
+            .iter_mut()
+            .map(|gate| Expected { child: &mut gate.child, channel: &gate.channel, role: b'G' })
+            .collect();
         let gates_hellos = hellos(&mut locked, None, &setup.signals, PATIENCE)?;
         let (control, theirs) = packet_pair()?;
         let (policy_end, policy_pipe) = pipe2(OFlag::O_CLOEXEC).or_fault(|| "making the policy pipe".into())?;
@@ -100,11 +134,12 @@ impl Service {
             policy: policy_end.as_fd(),
             syslog: syslog.as_ref().map(AsFd::as_fd),
             decisions_previous: decisions_previous.as_ref().map(AsFd::as_fd),
-            gates: gate_ends.iter().map(AsFd::as_fd).collect(),
-            processes: processes(setup, gates.iter().map(|(child, _)| child).zip(&gates_hellos)),
+            gates: gates.iter().map(|gate| gate.end.as_fd()).collect(),
+            processes: processes(setup, gates.iter().map(|gate| &gate.child).zip(&gates_hellos)),
         };
-        let (fds, policy) = policy(setup, &files);
-        let message = encode(&policy)?;
+        let (fds, handed) = policy(setup, &files);
+        let message = encode(&handed)?;
+        let descriptors = 2 * handed.sockets.len() + gates.len();
         let mut broker = Child::start(Start {
             name: "the broker".into(),
             program: "nsecd-broker",
@@ -114,7 +149,8 @@ impl Service {
             fds,
         })?;
         // The broker's and the gates' ends are theirs alone from here on: an end that we kept would hide a death.
-        drop((theirs, policy_end, gate_ends));
+        drop((theirs, policy_end));
+        let gates: Vec<_> = gates.drain(..).map(Starting::without_end).collect();
         let mut expected = [Expected { child: &mut broker, channel: &control, role: b'B' }];
         let handover = Handover { pipe: &policy_pipe, rest: &message };
         // The broker reads the journal first, of which a hijacked one may have made a long one: that must not keep the next from starting.
@@ -122,14 +158,16 @@ impl Service {
         let hellos = hellos(&mut expected, Some(handover), &setup.signals, patience)?;
         Ok(Service {
             broker,
-            gates: gates.into_iter().map(|(child, _)| child).collect(),
-            busy: all_busy,
+            numbers: Numbers::of(&handed),
+            handed,
+            descriptors,
+            gates: ready(gates, &gates_hellos),
             control,
             served: false,
             asked: Instant::now(),
             owes: false,
-            missing: hellos.iter().chain(&gates_hellos).map(|h| h.missing).collect(),
-            _policy: policy_pipe,
+            missing: hellos.first().map_or(0, |h| h.missing),
+            policy: policy_pipe,
         })
     }
 
@@ -180,12 +218,13 @@ impl Service {
 
     /// Whether the gate of the account with this number may be using the key. One that has ended is not, whatever its busy word says.
     pub fn uses_key(&mut self, index: usize) -> bool {
-        self.busy[index].is_set() && self.gates[index].ended().is_none()
+        let gate = &mut self.gates[index];
+        gate.busy.is_set() && gate.child.ended().is_none()
     }
 
     /// Begins to end a gate that has been using the key for too long. Its broker does not get over that, and both are replaced.
     pub fn end_gate(&mut self, index: usize, after: Duration) {
-        let gate = &mut self.gates[index];
+        let gate = &mut self.gates[index].child;
         log::error!("{} has been using a frozen key for {} s: it is ended", gate.name(), after.as_secs());
         gate.begin_kill();
     }
@@ -195,8 +234,8 @@ impl Service {
         self.broker.kill();
         // With its broker gone a gate finishes what it holds and leaves.
         for gate in &mut self.gates {
-            gate.wait(FAREWELL);
-            gate.kill();
+            gate.child.wait(FAREWELL);
+            gate.child.kill();
         }
     }
 }
@@ -204,12 +243,7 @@ impl Service {
 /// What runs and how it is locked, but for the broker itself.
 fn processes<'a>(setup: &Setup, gates: impl Iterator<Item = (&'a Child, &'a Hello)>) -> Vec<Process> {
     let own = geteuid().as_raw();
-    let of = |child: &Child, ids: Option<Ids>, missing: u64| Process {
-        name: child.name().to_owned(),
-        pid: child.pid().as_raw(),
-        uid: ids.map_or(own, |ids| ids.uid),
-        missing: names(missing).map(str::to_owned).collect(),
-    };
+    let of = process;
     let missing = setup.missing.iter().map(|step| (*step).to_owned()).collect();
     let nsecd = Process { name: "nsecd".into(), pid: std::process::id() as i32, uid: own, missing };
     let holders = setup.holders.iter().zip(&setup.ids.holders).map(|(h, ids)| of(&h.child, *ids, h.missing));
@@ -218,21 +252,78 @@ fn processes<'a>(setup: &Setup, gates: impl Iterator<Item = (&'a Child, &'a Hell
     std::iter::once(nsecd).chain(holders).chain(ecdh).chain(gates).collect()
 }
 
-fn gate(setup: &Setup, index: usize, broker: &OwnedFd, channel: &OwnedFd, busy: &Busy) -> Result<Child, Fault> {
-    let account = &setup.config.accounts[index];
-    let holder = &setup.holders[index];
-    let record = &setup.records[index];
+/// A role as the operator is told of it.
+pub fn process(child: &Child, ids: Option<Ids>, missing: u64) -> Process {
+    Process {
+        name: child.name().to_owned(),
+        pid: child.pid().as_raw(),
+        uid: ids.map_or(geteuid().as_raw(), |ids| ids.uid),
+        missing: names(missing).map(str::to_owned).collect(),
+    }
+}
+
+impl Starting {
+    fn without_end(self) -> (Child, Busy, OwnedFd) {
+        (self.child, self.busy, self.channel)
+    }
+}
+
+fn ready(gates: Vec<(Child, Busy, OwnedFd)>, hellos: &[Hello]) -> Vec<Gate> {
+    let gate =
+        |((child, busy, _), hello): ((Child, Busy, OwnedFd), &Hello)| Gate { child, busy, missing: hello.missing };
+    gates.into_iter().zip(hellos).map(gate).collect()
+}
+
+/// The account with this index, as it is configured.
+pub fn gated(setup: &Setup, index: usize) -> Gated<'_> {
+    Gated {
+        account: &setup.config.accounts[index],
+        holder: &setup.holders[index],
+        record: &setup.records[index],
+        freeze: &setup.freezes[index],
+        ids: setup.ids.gates[index],
+    }
+}
+
+/// Starts gates for a broker that is there, and waits until each is locked; beside each the broker's end of the pair to it.
+///
+/// # Errors
+/// One could not start; all that had been started are gone again.
+pub fn start_gates(setup: &Setup, whose: &[Gated]) -> Result<Vec<(Gate, OwnedFd)>, NotReady> {
+    let mut started = Vec::new();
+    let mut ends = Vec::new();
+    for gated in whose {
+        let Starting { child, busy, channel, end } = begin_gate(setup, gated)?;
+        started.push((child, busy, channel));
+        ends.push(end);
+    }
+    let mut expected: Vec<Expected> =
+        started.iter_mut().map(|(child, _, channel)| Expected { child, channel, role: b'G' }).collect();
+    let hellos = hellos(&mut expected, None, &setup.signals, PATIENCE)?;
+    Ok(ready(started, &hellos).into_iter().zip(ends).collect())
+}
+
+fn begin_gate(setup: &Setup, gated: &Gated) -> Result<Starting, Fault> {
+    let (end, ours) = stream_pair()?;
+    let (channel, theirs) = packet_pair()?;
+    let busy = Busy::new()?;
+    let child = gate(setup, gated, &ours, &theirs, &busy)?;
+    Ok(Starting { child, busy, channel, end })
+}
+
+fn gate(setup: &Setup, of: &Gated, broker: &OwnedFd, channel: &OwnedFd, busy: &Busy) -> Result<Child, Fault> {
+    let Gated { account, holder, record, freeze, ids } = *of;
     let ceilings = [Some(account.ceiling), account.seal_ceiling];
     let ceilings: Vec<_> = ceilings.into_iter().flatten().collect();
     let [ceilings, position] = record.arguments(&setup.state, &setup.config, &ceilings)?;
     let mut fds = setup.standard.triple();
     fds.extend([holder.channel.as_fd(), broker.as_fd(), channel.as_fd(), record.file().as_fd()]);
-    fds.extend([setup.freezes[index].page().as_fd(), busy.as_fd()]);
+    fds.extend([freeze.page().as_fd(), busy.as_fd()]);
     Child::start(Start {
         name: format!("the gate of account {}", account.name),
         program: "nsecd-gate",
         image: setup.images.gate.as_fd(),
-        ids: setup.ids.gates[index],
+        ids,
         arguments: gate_arguments(account, &holder.public_key, ceilings, position),
         fds,
     })
@@ -258,7 +349,7 @@ fn stream_pair() -> Result<(OwnedFd, OwnedFd), Fault> {
 }
 
 /// Length (u32, big-endian) ‖ JSON.
-fn encode(policy: &Policy) -> Result<Vec<u8>, Fault> {
+pub fn encode(policy: &impl serde::Serialize) -> Result<Vec<u8>, Fault> {
     let json = serde_json::to_vec(policy).or_fault(|| "writing the policy".into())?;
     let length = u32::try_from(json.len()).or_fault(|| "writing the policy".into())?;
     Ok([&length.to_be_bytes()[..], &json].concat())

@@ -12,7 +12,7 @@ use nix::unistd::{Gid, Uid, fchown};
 
 use crate::activation::Given;
 use crate::alertlog::AlertLog;
-use crate::config::{Account, Config};
+use crate::config::{Account, Config, Start};
 use crate::control::ControlSocket;
 use crate::decisionlog::DecisionLog;
 use crate::fault::{Fault, OrFault};
@@ -22,6 +22,7 @@ use crate::images::Images;
 use crate::journal::{self, Journal};
 use crate::listeners::{Access, Listener};
 use crate::lockfile::Lock;
+use crate::names::Names;
 use crate::record::{self, Record};
 use crate::securefs::{Dir, Want};
 use crate::signals::Signals;
@@ -69,6 +70,10 @@ pub struct Setup {
     pub signals: Signals,
     /// What the operator configured.
     pub config: Box<Config>,
+    /// How nsecd was started.
+    pub start: Start,
+    /// Whether systemd bound the agents' sockets.
+    pub sockets_given: bool,
     /// The state directory, ours alone.
     pub state: State,
 }
@@ -159,7 +164,7 @@ pub fn listeners(config: &Config, given: &Given, inherited: &mut Inherited) -> R
         return given.take(&paths, inherited);
     }
     let bind = |s: &crate::config::Socket| {
-        let access = Access::resolve(s.mode, s.owner.as_deref(), s.group.as_deref())
+        let access = Access::resolve(s.mode, s.owner.as_deref(), s.group.as_deref(), Names::System)
             .map_err(|why| Fault::new(format!("socket {}: {why}", s.path.display())))?;
         Listener::bind(&s.path, access)
     };
@@ -169,8 +174,8 @@ pub fn listeners(config: &Config, given: &Given, inherited: &mut Inherited) -> R
 /// Opens every socket's alert log.
 pub fn alert_logs(config: &Config) -> Result<Vec<AlertLog>, Fault> {
     let open = |s: &crate::config::Socket| {
-        let access = Access::resolve(s.mode, s.owner.as_deref(), s.group.as_deref())?;
-        AlertLog::open(&s.alert_log, access.readers())
+        let access = Access::resolve(s.mode, s.owner.as_deref(), s.group.as_deref(), Names::System)?;
+        AlertLog::open(&s.alert_log, access.readers(Names::System))
     };
     config.sockets.iter().map(open).collect()
 }
@@ -228,13 +233,12 @@ pub fn boot_id() -> Result<String, Fault> {
 
 /// Refuses one file in two roles, e.g. an alert log of two sockets, which would rotate it under each other.
 pub fn distinct<'a>(
-    config: &Config,
-    alert_logs: &[AlertLog],
+    alert_logs: impl IntoIterator<Item = &'a AlertLog>,
     records: impl IntoIterator<Item = &'a Record>,
     journal: &Journal,
     decisions: &DecisionLog,
 ) -> Result<(), Fault> {
-    let logs = config.sockets.iter().zip(alert_logs).map(|(s, l)| (l.file(), s.alert_log.display().to_string()));
+    let logs = alert_logs.into_iter().map(|l| (l.file(), l.path().display().to_string()));
     let records = records.into_iter().map(|r| (r.file(), r.name("").display().to_string()));
     let own = [(journal.file(), "the journal".to_owned()), (decisions.file(), "the decision log".to_owned())];
     let mut seen = HashSet::new();

@@ -18,7 +18,7 @@ use crate::keyring;
 use crate::keysource::KeySource;
 use crate::notify::Notify;
 use crate::output::offer;
-use crate::ready::NotReady;
+use crate::ready::{KEY_PATIENCE, NotReady};
 use crate::service::Service;
 use crate::setup::{self, Setup, State};
 use crate::signals::Signals;
@@ -35,7 +35,14 @@ const NO_KEY: u8 = 6;
 pub fn main() -> ExitCode {
     let environment = Environment::from_process();
     let ids = Ids { uid: geteuid().as_raw(), gid: getegid().as_raw() };
-    let config = match config::from_command_line(std::env::args_os().skip(1).collect(), &environment, ids) {
+    let args: Vec<_> = std::env::args_os().skip(1).collect();
+    let start = config::Start {
+        args: args.clone(),
+        environment: environment.clone(),
+        ids,
+        directory: std::env::current_dir().unwrap_or_default(),
+    };
+    let config = match config::from_command_line(args, &environment, ids) {
         Ok(Command::Run(config)) => config,
         Ok(Command::Exit(code)) => return ExitCode::from(u8::try_from(code).unwrap_or(1)),
         Err(why) => {
@@ -44,7 +51,7 @@ pub fn main() -> ExitCode {
         }
     };
     logging::start_early();
-    match run(config, &environment) {
+    match run(config, start, &environment) {
         Ok(()) | Err(NotReady::Stopped) => {
             log::info!("stopped");
             ExitCode::SUCCESS
@@ -56,7 +63,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(config: Box<Config>, environment: &Environment) -> Result<(), NotReady> {
+fn run(config: Box<Config>, start: config::Start, environment: &Environment) -> Result<(), NotReady> {
     let given = Given::read(environment)?;
     let mut inherited = harden(&[given.descriptors(), key_descriptors(&config)?].concat())?;
     logging::start();
@@ -78,7 +85,7 @@ fn run(config: Box<Config>, environment: &Environment) -> Result<(), NotReady> {
     let journal = setup::journal(&config)?;
     let freezes = setup::freezes(&config, &state)?;
     let decisions = DecisionLog::open(&state)?;
-    setup::distinct(&config, &alert_logs, records.iter().chain(&ecdh_record), &journal, &decisions)?;
+    setup::distinct(&alert_logs, records.iter().chain(&ecdh_record), &journal, &decisions)?;
     let boot_id = setup::boot_id()?;
     let credentials = environment.credentials_directory.as_deref();
     let mut source = |account| KeySource::open(account, credentials, &mut inherited);
@@ -99,7 +106,9 @@ fn run(config: Box<Config>, environment: &Environment) -> Result<(), NotReady> {
 
     // The holders read their keys and lock themselves; then gates and broker.
     let means = Means { config: &config, images: &images, ids: &ids, standard: &standard, signals: &signals };
-    let holders = holders::start(&means, sources)?;
+    let keyed =
+        config.accounts.iter().zip(&ids.holders).zip(sources).map(|((account, ids), source)| (account, *ids, source));
+    let holders = holders::start(&means, keyed.collect(), KEY_PATIENCE)?;
     let ecdh = holders::start_ecdh(&means, second, ecdh_record.as_ref(), &state, holders.first().zip(freezes.first()))?;
     // Every process that needs a key has it.
     consumed.into_iter().try_for_each(keyring::consume)?;
@@ -123,6 +132,8 @@ fn run(config: Box<Config>, environment: &Environment) -> Result<(), NotReady> {
         standard,
         signals,
         config,
+        start,
+        sockets_given: !given.is_empty(),
         state,
     };
     let service = Service::start(&mut setup)?;

@@ -7,9 +7,10 @@ use std::collections::HashSet;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
-use nix::unistd::{Gid, Group, Uid, User};
+use nix::unistd::User;
 
 use crate::fault::{Fault, OrFault};
+use crate::names::Names;
 
 /// systemd's dynamic users (systemd.exec(5), "DynamicUser="; UIDS-GIDS.md).
 pub const DYNAMIC: std::ops::RangeInclusive<u32> = 61184..=65519;
@@ -50,7 +51,13 @@ impl Roles {
         if !root {
             return Ok(roles);
         }
-        let mut free = Free { used: running()?, next: *DYNAMIC.start(), taken: Vec::new(), reserved: Vec::new() };
+        let mut free = Free {
+            names: Names::System,
+            used: running()?,
+            next: *DYNAMIC.start(),
+            taken: Vec::new(),
+            reserved: Vec::new(),
+        };
         let broker = system_user("nsecd-broker");
         for (role, slots) in [("nsecd-keyholder", &mut roles.holders), ("nsecd-gate", &mut roles.gates)] {
             let user = system_user(role);
@@ -70,6 +77,38 @@ impl Roles {
         roles._reserved = free.reserved;
         Ok(roles)
     }
+
+    /// Ids for key-holder and gate of one more account, as the others have theirs. Names are looked up in files alone.
+    ///
+    /// # Errors
+    /// No free uid is left, or other users' processes cannot be seen.
+    pub fn another(&mut self) -> Result<[Option<Ids>; 2], Fault> {
+        let like = [self.holders.first(), self.gates.first()].map(|ids| ids.copied().flatten());
+        let dynamic = |ids: &Option<Ids>| ids.is_some_and(|ids| DYNAMIC.contains(&ids.uid));
+        if !like.iter().any(dynamic) {
+            return Ok(like);
+        }
+        // With hidepid (proc(5)) it took a capability at the start to see who uses which uid.
+        if std::fs::metadata("/proc/1/status").is_err() {
+            return Err(Fault::new(
+                "a new account needs a uid of its own, and which are free can be seen at a start only: restart nsecd, or create the system users nsecd-keyholder and nsecd-gate",
+            ));
+        }
+        let mut free = Free {
+            names: Names::Files,
+            used: running()?,
+            next: *DYNAMIC.start(),
+            taken: Vec::new(),
+            reserved: Vec::new(),
+        };
+        let mut ids = like;
+        for (slot, role) in ids.iter_mut().zip(["nsecd-keyholder", "nsecd-gate"]).filter(|(ids, _)| dynamic(ids)) {
+            *slot = Some(free.take(role)?);
+        }
+        // Until nsecd ends, even if the account does not: a uid is not given to another role.
+        self._reserved.append(&mut free.reserved);
+        Ok(ids)
+    }
 }
 
 /// The system user of that name, unless it is root by mistake.
@@ -80,6 +119,7 @@ fn system_user(name: &str) -> Option<Ids> {
 }
 
 struct Free {
+    names: Names,
     used: HashSet<u32>,
     next: u32,
     taken: Vec<u32>,
@@ -97,9 +137,8 @@ impl Free {
         while DYNAMIC.contains(&self.next) {
             let id = self.next;
             self.next += 1;
-            let known = User::from_uid(Uid::from_raw(id)).map_or(true, |u| u.is_some())
-                || Group::from_gid(Gid::from_raw(id)).map_or(true, |g| g.is_some())
-                || std::path::Path::new(&format!("/run/systemd/dynamic-uid/{id}")).exists();
+            let known =
+                self.names.is_taken(id) || std::path::Path::new(&format!("/run/systemd/dynamic-uid/{id}")).exists();
             if known || self.used.contains(&id) {
                 continue;
             }
@@ -174,8 +213,13 @@ mod tests {
 
     #[test]
     fn an_exhausted_range_is_an_error() {
-        let mut free =
-            Free { used: DYNAMIC.collect(), next: *DYNAMIC.start(), taken: Vec::new(), reserved: Vec::new() };
+        let mut free = Free {
+            names: Names::Files,
+            used: DYNAMIC.collect(),
+            next: *DYNAMIC.start(),
+            taken: Vec::new(),
+            reserved: Vec::new(),
+        };
         assert!(free.take("nsecd-gate").unwrap_err().to_string().contains("no free uid"));
     }
 }

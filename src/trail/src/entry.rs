@@ -15,6 +15,8 @@ pub enum Entry {
     File(File),
     /// A broker begins: what is open above it was cut off.
     Start(Start),
+    /// The configuration was changed while the broker served.
+    Reloaded(Reloaded),
     /// A key is about to be used: written before the gate or the ECDH holder is asked.
     Intent(Intent),
     /// What came of an intent.
@@ -86,6 +88,20 @@ pub struct Start {
 
 fn is_none_of(n: &u32) -> bool {
     *n == 0
+}
+
+/// A configuration that has come into force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// The uid that asked for it; none where a signal did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// SHA-256 of the configuration file, 64 digits.
+    pub digest: String,
+    /// Accounts from here on: name and public key.
+    pub accounts: Vec<(String, String)>,
+    /// The records now. Of one that is named for the first time the counting begins here.
+    pub records: Vec<Rows>,
 }
 
 fn is_zero(n: &u64) -> bool {

@@ -40,7 +40,8 @@ impl Engine {
     /// There is none, with those that there are.
     pub fn any_account(&self, name: Option<&str>) -> Result<usize, Error> {
         let all = &self.policy.accounts;
-        let of = |name: &str| all.iter().position(|account| account.name == name);
+        // Without a name are those that are no more.
+        let of = |name: &str| all.iter().position(|account| account.name == name && !name.is_empty());
         let default = || of(&self.policy.default_account);
         let found = match name {
             None => default(),
@@ -48,7 +49,8 @@ impl Engine {
             Some(name) => of(name),
         };
         found.ok_or_else(|| {
-            let names: Vec<&str> = all.iter().map(|account| account.name.as_str()).collect();
+            let names: Vec<&str> =
+                all.iter().map(|account| account.name.as_str()).filter(|name| !name.is_empty()).collect();
             let shown = cut(name.unwrap_or("default"));
             Error::new(Code::Forbidden, format!("Unknown or unloaded account: {shown}. Loaded: {}", names.join(", ")))
         })
@@ -57,7 +59,7 @@ impl Engine {
     /// list_accounts, all of them.
     pub fn all_accounts(&self) -> String {
         let default = &self.policy.default_account;
-        let mut accounts: Vec<_> = self.policy.accounts.iter().collect();
+        let mut accounts: Vec<_> = self.policy.accounts.iter().filter(|a| !a.name.is_empty()).collect();
         accounts.sort_by_key(|a| a.name != *default);
         reply::accounts(accounts.iter().map(|a| (a.name.as_str(), a.public_key.as_str(), a.name == *default)))
     }
@@ -68,7 +70,8 @@ impl Engine {
     /// There is none, or more than one, with those that there are.
     pub fn socket_named(&self, name: &str) -> Result<u16, Error> {
         let sockets = &self.policy.sockets;
-        let numbered = || (0u16..).zip(sockets);
+        // Without accounts are those that are no more.
+        let numbered = || (0u16..).zip(sockets).filter(|(_, socket)| !socket.accounts.is_empty());
         if let Some((number, _)) = numbered().find(|(_, socket)| socket.path == name) {
             return Ok(number);
         }
@@ -76,7 +79,7 @@ impl Engine {
         match named[..] {
             [(number, _)] => Ok(number),
             [] => {
-                let all: Vec<&str> = sockets.iter().map(|socket| socket.path.as_str()).collect();
+                let all: Vec<&str> = numbered().map(|(_, socket)| socket.path.as_str()).collect();
                 let text = format!("Unknown socket: {}. There are {}", cut(name), all.join(", "));
                 Err(Error::new(Code::BadRequest, text))
             }

@@ -30,7 +30,7 @@ impl<C: Clock> Server<C> {
                     None => return self.stop_accepting(),
                 }
             }
-            let Some(listener) = self.listeners.get(index) else { return };
+            let Some(Some(listener)) = self.listeners.get(index) else { return };
             match sys::accept(listener) {
                 Ok(fd) => self.identify(fd, index),
                 Err(Errno::EAGAIN) => return,
@@ -130,7 +130,7 @@ impl<C: Clock> Server<C> {
 
     fn stop_accepting(&mut self) {
         if std::mem::replace(&mut self.accepting, false) {
-            for listener in &self.listeners {
+            for listener in self.listeners.iter().flatten() {
                 let _ = self.epoll.delete(listener);
             }
         }
@@ -145,7 +145,7 @@ impl<C: Clock> Server<C> {
     }
 
     fn listen(&mut self, index: usize) {
-        let Some(listener) = self.listeners.get(index) else { return };
+        let Some(Some(listener)) = self.listeners.get(index) else { return };
         // It may be registered already.
         let _ = self.epoll.add(listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER | index as u64));
     }
@@ -154,7 +154,7 @@ impl<C: Clock> Server<C> {
     fn park(&mut self, fd: OwnedFd, who: Principal) {
         let index = usize::from(who.socket);
         self.parked[index] = Some((fd, who));
-        if let Some(listener) = self.listeners.get(index) {
+        if let Some(Some(listener)) = self.listeners.get(index) {
             let _ = self.epoll.delete(listener);
         }
     }

@@ -150,6 +150,9 @@ impl<C: Clock> Server<C> {
 
     /// Does what the operator asks.
     pub(super) fn obey(&mut self, id: u64, order: Order) {
+        if self.is_at_rest() && matches!(order, Order::SignEvent { .. }) {
+            return self.hold_order(id, order);
+        }
         let now = self.clock.now();
         let done = match &order {
             Order::Status => Ok(self.status(now).to_string()),
@@ -246,7 +249,9 @@ impl<C: Clock> Server<C> {
         }
         let then = Then::Operators { unsigned };
         let job = Job { client: id, who, account, kind: draft.kind, token: None, then, noted };
-        self.gates[account].ask(&canonical, event, job, now.boot);
+        if let Some(Some(gate)) = self.gates.get_mut(account) {
+            gate.ask(&canonical, event, job, now.boot);
+        }
         // A gate that is gone shows in epoll as well: the loop ends there, with the reason.
         if let Err(why) = self.push_gate(account) {
             log::debug!("{why}");

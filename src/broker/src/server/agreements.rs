@@ -214,7 +214,7 @@ impl<C: Clock> Server<C> {
     /// for which there is room to fail, and one of those that the ceiling put off.
     pub(super) fn retry_agreements(&mut self, now: Now) {
         self.give_up_if_hung(now);
-        if (self.stalled.is_empty() && self.unopened.is_empty()) || now.boot < self.retry_at {
+        if self.is_at_rest() || (self.stalled.is_empty() && self.unopened.is_empty()) || now.boot < self.retry_at {
             return;
         }
         self.retry_at = now.boot.saturating_add(RETRY);
@@ -239,7 +239,12 @@ impl<C: Clock> Server<C> {
     }
 
     /// Answers those that wait and for whom `leaves` holds.
-    fn send_away(&mut self, leaves: impl Fn(&Trip) -> bool, why: impl Fn(&Self, &Trip, Now) -> Error, now: Now) {
+    pub(super) fn send_away(
+        &mut self,
+        leaves: impl Fn(&Trip) -> bool,
+        why: impl Fn(&Self, &Trip, Now) -> Error,
+        now: Now,
+    ) {
         let leaves = |waiting: &Waiting| leaves(&waiting.1.0);
         let unopened = self.unopened.leaving(leaves);
         for (_, (trip, _)) in unopened.into_iter().chain(self.stalled.leaving(leaves)) {
@@ -271,7 +276,7 @@ impl<C: Clock> Server<C> {
     /// When something is due here (CLOCK_BOOTTIME, ms).
     pub(super) fn agreements_due(&self) -> u64 {
         let hung = self.agreements.as_ref().and_then(Agreements::waiting_since).map(|since| since.saturating_add(HUNG));
-        let waits = !self.stalled.is_empty() || !self.unopened.is_empty();
+        let waits = !self.is_at_rest() && (!self.stalled.is_empty() || !self.unopened.is_empty());
         hung.into_iter().chain(waits.then_some(self.retry_at)).min().unwrap_or(u64::MAX)
     }
 

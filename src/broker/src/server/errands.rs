@@ -137,7 +137,9 @@ impl<C: Clock> Server<C> {
                 };
                 let then = Then::Seal(Box::new((trip, errand)));
                 let job = Job { client, who, account, kind: crate::nostr::nip59::SEAL, token, then, noted };
-                self.gates[account].ask(&texts.canonical, id, job, now.boot);
+                if let Some(Some(gate)) = self.gates.get_mut(account) {
+                    gate.ask(&texts.canonical, id, job, now.boot);
+                }
                 if let Err(why) = self.push_gate(account) {
                     log::debug!("{why}");
                 }

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
 
 use super::{End, GATE, Server};
-use crate::alert::Alert;
+use crate::alert::{Alert, AlertLog};
 use crate::clock::{Clock, Now};
 use crate::journal::Wish;
 use crate::replay::open;
@@ -18,8 +18,17 @@ use crate::sys;
 impl<C: Clock> Server<C> {
     /// Sends to a gate and takes its replies.
     pub(super) fn gate_ready(&mut self, index: usize) -> Result<(), End> {
+        match self.exchange(index) {
+            // A new one takes its place.
+            Err(_) if self.gate_may_end(index) => Ok(()),
+            other => other,
+        }
+    }
+
+    fn exchange(&mut self, index: usize) -> Result<(), End> {
         self.push_gate(index)?;
-        while let Some(answer) = self.gates[index].receive()? {
+        while let Some(gate) = self.gates.get_mut(index).and_then(Option::as_mut) {
+            let Some(answer) = gate.receive()? else { break };
             self.signed(answer);
         }
         Ok(())
@@ -27,7 +36,7 @@ impl<C: Clock> Server<C> {
 
     /// Sends what a gate takes now, and asks epoll for the rest.
     pub(super) fn push_gate(&mut self, index: usize) -> Result<(), End> {
-        let gate = &mut self.gates[index];
+        let Some(gate) = self.gates.get_mut(index).and_then(Option::as_mut) else { return Ok(()) };
         let waited = gate.wants_write();
         gate.send()?;
         let waits = gate.wants_write();
@@ -50,15 +59,18 @@ impl<C: Clock> Server<C> {
                 Err(e) => return Err(format!("receiving from the supervisor: {e}")),
             };
             match Control::decode(&frame[..length]) {
-                Some(Control::Drain) => self.drain(),
+                Some(Control::Drain) => {
+                    self.resume()?;
+                    self.drain();
+                }
                 Some(Control::Ping) => self.tell(Control::Pong),
                 Some(Control::AlertLog(i)) => {
-                    if let Some(alerts) = self.alerts.get_mut(usize::from(i)) {
+                    if let Some(alerts) = self.alerts_of(usize::from(i)) {
                         alerts.new_file(fd.map(File::from));
                     }
                 }
                 Some(Control::NoAlertLog(i)) => {
-                    if let Some(alerts) = self.alerts.get_mut(usize::from(i)) {
+                    if let Some(alerts) = self.alerts_of(usize::from(i)) {
                         alerts.new_file(None);
                     }
                 }
@@ -74,6 +86,11 @@ impl<C: Clock> Server<C> {
                 }
                 Some(Control::JournalNamed) => self.journal.replaced(),
                 Some(Control::NoJournal) => self.journal.not_replaced(),
+                Some(Control::Rest) => self.rest(),
+                Some(frame @ (Control::NewListener(_) | Control::NewAlerts(_) | Control::NewGate(_))) => {
+                    self.descriptor_came(frame, fd);
+                }
+                Some(Control::Resume) => self.resume()?,
                 _ => return Err("the supervisor sent what no supervisor of this version sends".to_owned()),
             }
         }
@@ -108,9 +125,13 @@ impl<C: Clock> Server<C> {
         }
     }
 
+    fn alerts_of(&mut self, socket: usize) -> Option<&mut AlertLog> {
+        self.alerts.get_mut(socket)?.as_mut()
+    }
+
     /// Writes a line to a socket's alert log.
     pub(super) fn alert(&mut self, socket: usize, alert: &Alert<'_>, now: Now) {
-        let Some(alerts) = self.alerts.get_mut(socket) else { return };
+        let Some(alerts) = self.alerts_of(socket) else { return };
         alerts.write(alert, now);
         if alerts.wants_new_file() {
             self.tell(Control::NextAlertLog(u16::try_from(socket).unwrap_or(u16::MAX)));

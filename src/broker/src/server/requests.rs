@@ -110,7 +110,10 @@ impl<C: Clock> Server<C> {
 
     /// Decides a call that is new. Whoever waits for a signature on its socket and is due comes first: none is
     /// overtaken in the instant between a slot's coming free and its own next try.
-    fn decide(&mut self, id: u64, call: Call) {
+    pub(super) fn decide(&mut self, id: u64, call: Call) {
+        if self.is_at_rest() {
+            return self.hold(id, call);
+        }
         let Some(who) = self.clients.get(&id).map(|c| c.connection.who) else { return };
         if matches!(call.method, Method::SignEvent(_)) {
             self.serve_waiting(who.socket);
@@ -218,7 +221,7 @@ impl<C: Clock> Server<C> {
         self.file(id);
     }
 
-    fn take_waiting(&mut self, id: u64) -> Option<Box<Call>> {
+    pub(super) fn take_waiting(&mut self, id: u64) -> Option<Box<Call>> {
         let state = &mut self.clients.get_mut(&id)?.connection.state;
         match std::mem::replace(state, State::Reading) {
             State::Waiting { call } => Some(call),
@@ -282,7 +285,9 @@ impl<C: Clock> Server<C> {
         }
         let then = Then::Event { slot: Box::new(slot), unsigned };
         let job = Job { client: id, who, account, kind, token, then, noted };
-        self.gates[account].ask(&canonical, event, job, now.boot);
+        if let Some(Some(gate)) = self.gates.get_mut(account) {
+            gate.ask(&canonical, event, job, now.boot);
+        }
         // A gate that is gone shows in epoll as well: the loop ends there, with the reason.
         if let Err(why) = self.push_gate(account) {
             log::debug!("{why}");

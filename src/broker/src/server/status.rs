@@ -26,14 +26,18 @@ impl<C: Clock> Server<C> {
             .map(|(_, session)| session.terms.starter.is_issuer())
             .collect();
         let issued = live.iter().filter(|issued| **issued).count();
-        let sockets: Vec<Value> = (0..self.policy.sockets.len()).map(|index| self.of_socket(index, now)).collect();
+        // Not of what is no more.
+        let served = |index: &usize| self.alerts.get(*index).is_some_and(Option::is_some);
+        let named = |index: &usize| !self.policy.accounts[*index].name.is_empty();
+        let sockets = (0..self.policy.sockets.len()).filter(served);
+        let sockets: Vec<Value> = sockets.map(|index| self.of_socket(index, now)).collect();
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "boot_id": self.policy.boot_id,
             "now_ms": now.wall,
             "since_ms": self.since.wall,
             "processes": self.processes(),
-            "accounts": (0..self.policy.accounts.len()).map(|index| self.of_account(index)).collect::<Vec<_>>(),
+            "accounts": (0..self.policy.accounts.len()).filter(named).map(|index| self.of_account(index)).collect::<Vec<_>>(),
             "sockets": sockets,
             "sessions": {"live": live.len(), "issued": issued},
             "connections": {"agents": self.crowd.count(), "most": self.policy.max_connections, "admin": self.desk.crowd.count()},
@@ -108,7 +112,7 @@ impl<C: Clock> Server<C> {
     /// What an operator should know without having asked.
     fn warnings(&self, journal: &Value, log: &Value) -> Vec<String> {
         let mut warnings = Vec::new();
-        for (index, account) in self.policy.accounts.iter().enumerate() {
+        for (index, account) in self.policy.accounts.iter().enumerate().filter(|(_, a)| !a.name.is_empty()) {
             if self.decisions.rows(index).is_none() {
                 warnings.push(format!("record = false: signatures of account {} leave no record", account.name));
             }
@@ -116,7 +120,7 @@ impl<C: Clock> Server<C> {
                 warnings.push(format!("ceiling = \"none\": account {} signs without a limit of its own", account.name));
             }
         }
-        for socket in &self.policy.sockets {
+        for socket in self.policy.sockets.iter().filter(|socket| !socket.accounts.is_empty()) {
             for (limits, name) in [(socket.limits, "limits"), (socket.total, "total")] {
                 if limits.is_none() {
                     warnings.push(format!("{name} = \"none\" on {}", socket.path));

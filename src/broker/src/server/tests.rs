@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::sys::epoll::EpollCreateFlags;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+use nsecd_policy::control::{self, Control};
 use nsecd_policy::{Kinds, Limits, Method, Socket};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -28,6 +29,7 @@ use crate::row::Row;
 
 mod errands;
 mod operator;
+mod reload;
 
 /// One slot in ten seconds for a whole socket.
 const TOTAL: Limits = Limits { burst: 1, burst_window: 10, per_minute: 1000, per_hour: 1000 };
@@ -96,7 +98,8 @@ impl Bench {
             admin: admin.into(),
             control: control.into(),
             policy: end.into(),
-            listeners: Vec::new(),
+            // Nobody connects by it.
+            listeners: vec![pair().0.into()],
             alerts: vec![alerts],
             gates: vec![broker.into()],
             ecdh: Some(ecdh),

@@ -161,6 +161,18 @@ impl Matcher {
         Ok(())
     }
 
+    /// The configuration was reloaded: of a record that was not in it before the counting begins here.
+    pub fn join(&mut self, rows: &entry::Rows) {
+        if let (true, Some(last)) = (self.next.is_empty(), rows.last) {
+            self.pending.clear();
+            (self.kept, self.settled, self.oldest) = (true, rows.settled, rows.oldest);
+            self.next = [last + 1].into();
+            self.checked.older = (last + 1).saturating_sub(self.rows.first()).min(self.checked.rows);
+        } else if rows.last.is_none() {
+            self.kept = false;
+        }
+    }
+
     /// An intent, before anybody is asked.
     pub fn intent(&mut self, at: &At, line: &Line, intent: &Intent) {
         if !self.kept {

@@ -9,7 +9,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use nsecd_policy::time::iso;
-use nsecd_trail::entry::{Asked, Count, Decided, Entry, Intent, More, Outcome, Rows, SessionStarted};
+use nsecd_trail::entry::{Asked, Count, Decided, Entry, Intent, More, Outcome, Reloaded, Rows, SessionStarted};
 use nsecd_trail::line::{Line, Read};
 
 use super::files::snapshot;
@@ -108,6 +108,14 @@ fn said(entry: Entry) -> String {
             let rows = |r: &Rows| format!("{}.record has {} rows", r.record, r.last.unwrap_or_default());
             let records: Vec<String> = start.records.iter().map(rows).collect();
             format!("a broker starts (nsecd {}): {}", start.version, records.join(", "))
+        }
+        Entry::Reloaded(Reloaded { uid, digest, accounts, .. }) => {
+            let by = uid.map_or("SIGHUP".to_owned(), |uid| format!("uid {uid}"));
+            let accounts: Vec<String> = accounts.into_iter().map(|(name, _)| name).collect();
+            format!(
+                "the configuration was reloaded by {by}: SHA-256 of the file {digest}, accounts {}",
+                accounts.join(", ")
+            )
         }
         Entry::Intent(Intent { asked, account, kind, created_at, id, .. }) => {
             format!(

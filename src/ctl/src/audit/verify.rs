@@ -94,6 +94,11 @@ impl All {
                     self.of(&rows.record)?.start(rows, &start.boot_id, report)?;
                 }
             }
+            Entry::Reloaded(reloaded) => {
+                for rows in &reloaded.records {
+                    self.of(&rows.record)?.join(rows);
+                }
+            }
             Entry::Intent(intent) => self.of(&intent.record)?.intent(at, line, intent),
             Entry::Outcome(outcome) => {
                 let matcher = self.of(&outcome.record)?;

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{Group, User};
+use crate::names::Names;
 
 use super::error::Error;
 use super::{Context, Ids};
@@ -22,8 +22,8 @@ pub trait Host {
     fn is_group(&self, name: &str) -> bool;
 }
 
-/// The machine itself.
-pub struct System;
+/// The machine itself, and who knows its names.
+pub struct System(pub Names);
 
 impl Host for System {
     fn directory(&self, path: &Path) -> Option<(u32, u32)> {
@@ -36,11 +36,11 @@ impl Host for System {
     }
 
     fn is_user(&self, name: &str) -> bool {
-        User::from_name(name).is_ok_and(|user| user.is_some())
+        self.0.user(name).is_some()
     }
 
     fn is_group(&self, name: &str) -> bool {
-        Group::from_name(name).is_ok_and(|group| group.is_some())
+        self.0.group(name).is_some()
     }
 }
 

@@ -43,6 +43,7 @@ pub use source::Source;
 
 use crate::cli::{self, Action, Cli};
 use crate::environment::Environment;
+use crate::names::Names;
 use defaults::System;
 use profiles::Profile;
 use raw::RawFile;
@@ -212,7 +213,7 @@ pub(crate) struct Context<'a> {
 /// What `args` (without the program's name) and `env` ask for. The answers of `--help`, `--version`, `--check` and
 /// `--print-config` go to standard output. An [`Error`] is one of usage or configuration: exit status 2.
 pub fn from_command_line(args: Vec<OsString>, env: &Environment, ids: Ids) -> Result<Command, Error> {
-    let cx = Context { env, ids, pid: std::process::id(), host: &System };
+    let cx = Context { env, ids, pid: std::process::id(), host: &System(Names::System) };
     let mut answer = String::new();
     let command = run(&args, &cx, &mut answer)?;
     // Whoever closed the pipe has read what they wanted.
@@ -250,6 +251,40 @@ fn run(args: &[OsString], cx: &Context<'_>, answer: &mut String) -> Result<Comma
             answer.push_str(&format!("error: {e}\n"));
             Ok(Command::Exit(1))
         }
+    }
+}
+
+/// What nsecd was started with, to be read once more.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// The arguments, without the program's name.
+    pub args: Vec<OsString>,
+    /// The environment.
+    pub environment: Environment,
+    /// nsecd's own user and group.
+    pub ids: Ids,
+    /// The directory that it was started in.
+    pub directory: PathBuf,
+}
+
+impl Start {
+    /// The configuration as its file has it now, and the file's bytes. Names are looked up in files alone ([`Names::Files`]).
+    ///
+    /// # Errors
+    /// Those of a start; there is no file.
+    pub fn again(&self) -> Result<(Config, String), Error> {
+        let cx =
+            Context { env: &self.environment, ids: self.ids, pid: std::process::id(), host: &System(Names::Files) };
+        let cli = cli::parse(&self.args)?;
+        let Some(path) = &cli.config else {
+            return Err(Error::new(
+                "nsecd was started without --config, so there is no file to read again: restart it to change its configuration",
+            ));
+        };
+        let text = file::read(&self.directory.join(path), self.ids.uid)?;
+        let file = raw::read(&text, &path.to_string_lossy())?;
+        let config = resolve::resolve(&cli, file, Profile::Strict, &cx)?;
+        Ok((config, text))
     }
 }
 

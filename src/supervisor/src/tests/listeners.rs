@@ -1,3 +1,4 @@
+use crate::names::Names;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -154,7 +155,7 @@ fn a_socket_is_given_to_its_owner_and_group() {
     }
     let scratch = Scratch::new();
     let path = scratch.join("signer.sock");
-    let access = Access::resolve(0o600, Some("1000"), Some("1001")).unwrap();
+    let access = Access::resolve(0o600, Some("1000"), Some("1001"), Names::Files).unwrap();
     let listener = Listener::bind(&path, access).unwrap();
     let meta = fs::symlink_metadata(&path).unwrap();
     assert_eq!((meta.uid(), meta.gid(), mode(&path)), (1000, 1001, 0o600));
@@ -164,8 +165,8 @@ fn a_socket_is_given_to_its_owner_and_group() {
 
 #[test]
 fn unknown_owners_and_long_paths_are_errors() {
-    assert!(Access::resolve(0, Some("no such user"), None).is_err());
-    assert!(Access::resolve(0, None, Some("no such group")).is_err());
+    assert!(Access::resolve(0, Some("no such user"), None, Names::System).is_err());
+    assert!(Access::resolve(0, None, Some("no such group"), Names::Files).is_err());
     let scratch = Scratch::new();
     assert!(refusal(&scratch.join(&"x".repeat(108))).contains("107 bytes"));
     assert!(scratch.names().is_empty());
