@@ -14,7 +14,7 @@ use std::io::Write;
 
 use nsecd_policy::{Policy, Record};
 use nsecd_trail::entry::{self, Asked, Count, Entry, Intent, Outcome, Reloaded, RowOf, Rows, SessionStarted, Start};
-use nsecd_trail::line::{Head, origin};
+use nsecd_trail::line::{Head, after, origin};
 
 use crate::clock::Now;
 use crate::day::DAY;
@@ -379,7 +379,7 @@ impl DecisionLog {
     }
 
     fn begin_file(&mut self, now: Now) {
-        self.ordinal += 1;
+        self.ordinal = after(self.ordinal);
         let prev = if self.head.n == 0 { origin() } else { self.head.chain.clone() };
         let (format, file, keep, records) = (entry::FORMAT, self.ordinal, self.keep, self.kept());
         self.push(now, Entry::File(entry::File { format, file, keep, prev, records }));

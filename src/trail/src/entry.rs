@@ -39,6 +39,19 @@ pub enum Entry {
     },
 }
 
+impl Entry {
+    /// The numbers in it that others count on from.
+    pub fn numbers(&self) -> impl Iterator<Item = u64> + '_ {
+        let (own, records): (u64, &[Rows]) = match self {
+            Entry::File(file) => (file.file, &file.records),
+            Entry::Start(start) => (0, &start.records),
+            Entry::Outcome(outcome) => (outcome.intent, &[]),
+            _ => (0, &[]),
+        };
+        records.iter().flat_map(|rows| [rows.last.unwrap_or_default(), rows.oldest]).chain([own])
+    }
+}
+
 /// A file of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct File {

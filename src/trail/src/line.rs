@@ -19,6 +19,15 @@ const DIGITS: usize = 64;
 /// The longest line in bytes, newline included; longer ones are nobody's.
 pub const LONGEST: usize = 1 << 20;
 
+/// No number of a line, file, row or millisecond is greater: what a broker that was taken over has written beyond is no line, and
+/// nobody who counts on from there overflows.
+pub const MOST: u64 = 1 << 62;
+
+/// The number after this one. After the greatest, which only a lie reaches, it begins again.
+pub fn after(n: u64) -> u64 {
+    if n >= MOST { 1 } else { n + 1 }
+}
+
 /// The link before the first line.
 pub fn origin() -> String {
     "0".repeat(DIGITS)
@@ -55,7 +64,7 @@ impl Head {
 
     /// The next line, newline included.
     pub fn next(&mut self, ms: u64, boot_ms: u64, entry: Entry) -> String {
-        self.n += 1;
+        self.n = after(self.n);
         // Strings, numbers and lists of them: nothing that JSON could refuse.
         let mut text = serde_json::to_string(&Line { n: self.n, ms, boot_ms, entry }).unwrap_or_default();
         text.pop();
@@ -85,7 +94,9 @@ impl<'a> Read<'a> {
         if !digits {
             return None;
         }
-        Some(Read { line: serde_json::from_slice(text).ok()?, chain, body })
+        let line: Line = serde_json::from_slice(text).ok()?;
+        let sane = line.n <= MOST && line.ms <= MOST && line.boot_ms <= MOST && line.entry.numbers().all(|n| n <= MOST);
+        sane.then_some(Read { line, chain, body })
     }
 
     /// Whether it is what was written after the line with this link.

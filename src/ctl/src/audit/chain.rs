@@ -7,7 +7,7 @@ use std::io::{self, BufRead, BufReader, Read as _};
 
 use nsecd_trail::DECISIONS;
 use nsecd_trail::entry::{Entry, File};
-use nsecd_trail::line::{Line, Read, origin};
+use nsecd_trail::line::{Line, Read, after, origin};
 
 use super::files::Seen;
 use super::report::Report;
@@ -175,7 +175,7 @@ impl<'a> Chain<'a> {
             self.links.pop_first();
         }
         if n >= expected {
-            self.next = Some(n + 1);
+            self.next = Some(after(n));
             self.report.head = Some((n, read.chain.to_owned()));
         }
         if let Some((_, chain)) = self.head.take_if(|(wanted, _)| *wanted == n)

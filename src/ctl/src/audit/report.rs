@@ -136,7 +136,7 @@ impl Report {
             let _ = writeln!(out, "  head {n}:{chain}");
         }
         for c in &self.records {
-            let _ = write!(out, "  {}.record: {} rows, {} match an intent", c.record, c.rows, c.matched);
+            let _ = write!(out, "  {}.record: {} rows, {} match an intent", plain(&c.record), c.rows, c.matched);
             for (count, what) in [
                 (c.cut_off, "of agreements whose reply was lost"),
                 (c.extra, "that nobody asked for"),
@@ -154,20 +154,20 @@ impl Report {
             out.push('\n');
         }
         for note in &self.notes {
-            let _ = writeln!(out, "note: {note}");
+            let _ = writeln!(out, "note: {}", plain(note));
         }
         if self.unanswered_count > 0 {
             let _ = writeln!(out, "signed, reply lost: {}", self.unanswered_count);
             for u in &self.unanswered {
                 let Unanswered { file, line, record, sequence, id, .. } = u;
-                let _ = writeln!(out, "  {file} line {line}: {record}.record row {sequence}, {id}");
+                let _ = writeln!(out, "  {file} line {line}: {}.record row {sequence}, {}", plain(record), plain(id));
             }
         }
         for finding in self.findings.iter().take(SHOWN) {
             let Finding { what, file, text, .. } = finding;
             let line = finding.line.map(|line| format!(" line {line}")).unwrap_or_default();
             let offset = finding.offset.map(|offset| format!(" offset {offset}")).unwrap_or_default();
-            let _ = writeln!(out, "FOUND {what}: {file}{line}{offset}: {text}");
+            let _ = writeln!(out, "FOUND {what}: {file}{line}{offset}: {}", plain(text));
         }
         if self.findings.len() > SHOWN {
             let _ = writeln!(out, "and {} more", self.findings.len() - SHOWN);
@@ -176,4 +176,9 @@ impl Report {
         let _ = writeln!(out, "{verdict}");
         out
     }
+}
+
+/// On one line, whatever a broker that was taken over has written.
+fn plain(text: &str) -> String {
+    crate::obeyed_by_none(text, false)
 }

@@ -108,7 +108,7 @@ impl Rows {
             wrong(report, format!("it says that its first row is {}, which is {expected}", header.first));
         } else if expected.is_none() && first.is_some_and(|first| first != header.first) {
             // Either may be the one that was altered: the rows after it say which.
-            if *rows > 1 && self.at(part, 1)?.sequence == header.first + 1 || *rows == 1 {
+            if *rows > 1 && self.at(part, 1)?.sequence == header.first.wrapping_add(1) || *rows == 1 {
                 *expected = Some(header.first);
             } else {
                 wrong(
@@ -149,12 +149,12 @@ impl Rows {
             let mut take = 1;
             if found == next {
                 self.run(next, part, index);
-            } else if found == next + 1 && after == Some(next) {
+            } else if found == next.wrapping_add(1) && after == Some(next) {
                 say("rows_reordered", format!("rows {next} and {found} stand in the wrong order"));
                 self.run(found, part, index);
                 self.run(next, part, index + 1);
                 take = 2;
-            } else if after == Some(next + 1) {
+            } else if after == Some(next.wrapping_add(1)) {
                 say("row_altered", format!("row {next} bears the number {found}"));
                 self.run(next, part, index);
             } else if after == Some(next) || found < next {
@@ -162,14 +162,14 @@ impl Rows {
                 index += 1;
                 continue;
             } else {
-                let missing = if found == next + 1 {
+                let missing = if found == next.wrapping_add(1) {
                     format!("row {next} is missing")
                 } else {
-                    format!("rows {next} to {} are missing", found - 1)
+                    format!("rows {next} to {} are missing", found.wrapping_sub(1))
                 };
                 say("row_missing", format!("{missing}: here is {found}"));
                 self.run(found, part, index);
-                *expected = Some(found + 1);
+                *expected = Some(found.wrapping_add(1));
                 index += 1;
                 continue;
             }
