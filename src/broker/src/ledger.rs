@@ -14,7 +14,7 @@ use crate::day::Day;
 use crate::held::Held;
 use crate::limits::{Exceeded, MINUTE, Meter};
 use crate::principal::{Principal, User};
-use crate::row::{Drawing, OfDay, OfPrincipal, OfSession, OfTotal, OfUser, Row, Spending, Use};
+use crate::row::{Binding, Drawing, OfDay, OfPrincipal, OfSession, OfTotal, OfUser, Row, Spending, Use};
 use crate::session::{Session, Sessions, Terms, TokenHash};
 use crate::trying::Failures;
 
@@ -287,6 +287,7 @@ impl Ledger {
                 }
             }
             Row::Hold(who) => self.held.add(*who),
+            Row::Bind(Binding { session, who }) => self.bind(session, *who),
             Row::Release => drop(self.held.clear()),
             Row::End(hash) => drop(self.sessions.remove(hash)),
             Row::Session(OfSession { terms, signs, meter, days }) => {

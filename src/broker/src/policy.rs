@@ -17,7 +17,7 @@ use crate::limits::{Exceeded, Meter};
 use crate::principal::Principal;
 use crate::reply::{self, Code, Error};
 use crate::request::{Call, Crypto, Method, Token};
-use crate::row::{Drawing, Row, Spending, Use};
+use crate::row::{Binding, Drawing, Row, Spending, Use};
 use crate::rules::{self, Broken};
 use crate::session::{Denial, TokenHash};
 
@@ -475,6 +475,10 @@ impl Engine {
         if hold {
             log::warn!("{who} tried kind {kind}, a canary: its sessions are frozen until nsecctl thaw");
             self.happen(Row::Hold(who));
+            // What it was tried with is its own from now on, and held with it: nobody else goes on with that token.
+            if let Some(session) = session {
+                self.happen(Row::Bind(Binding { session: *session, who }));
+            }
         }
         Err(Refusal { error, alert, rank: Rank::Canary })
     }

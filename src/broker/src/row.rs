@@ -44,6 +44,8 @@ pub enum Row {
     Undraw(Drawing),
     /// A principal tried a canary kind, and is held.
     Hold(Principal),
+    /// A principal has used a session, if not to sign: it is that one's if it was nobody's.
+    Bind(Binding),
     /// The operator lets all go that are held.
     Release,
     /// A session has ended before its time.
@@ -86,6 +88,16 @@ pub struct Use {
     pub session: Option<TokenHash>,
     /// When.
     pub at: Now,
+}
+
+/// Whose a session becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Binding {
+    /// Which.
+    pub session: TokenHash,
+    /// Whose.
+    pub who: Principal,
 }
 
 /// One of a class, in a principal's budget.
@@ -210,6 +222,7 @@ impl Row {
         match self {
             Row::Open(_) | Row::Clock(_) | Row::End(_) | Row::Release => true,
             Row::Hold(who) => socket(&mut who.socket),
+            Row::Bind(binding) => socket(&mut binding.who.socket),
             Row::Start(start) => terms(start),
             Row::Session(session) => terms(&mut session.terms),
             Row::Sign(slot) | Row::Free(slot) => socket(&mut slot.who.socket),

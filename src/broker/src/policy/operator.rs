@@ -152,7 +152,8 @@ impl Engine {
         let named: Vec<TokenHash> = all.filter(|hash| hash.digits().starts_with(&name)).collect();
         match named[..] {
             [hash] => Ok(hash),
-            [] => Err(Error::new(Code::NoSession, format!("No session {name}: it has ended, or never was"))),
+            // Not all of it: a token that was given for a name would stand in the log.
+            [] => Err(Error::new(Code::NoSession, format!("No session {}: it has ended, or never was", &name[..12]))),
             _ => {
                 let text = format!("Ambiguous session: {} begin with {name}: give all 64 digits", named.len());
                 Err(Error::new(Code::BadRequest, text))
@@ -341,6 +342,19 @@ mod tests {
         ledger.apply(&row);
         let mut engine = Engine::new(policy, ledger);
         assert_eq!(code(&sign(&mut engine, A, at(2), 1, Some(&given))), "rate_limited");
+    }
+
+    /// Checked: with the session left unbound, this fails.
+    #[test]
+    fn a_session_whose_first_use_is_a_canary_is_frozen_for_whoever_else_has_its_token() {
+        let [a, b] = [A, B].map(|who| Principal { cgroup: Some(7), ..who });
+        let rules = [Rule { kind: 7, canary: true, ..Rule::default() }];
+        let mut engine = engine_with(|_| {});
+        let given = issue(&mut engine, &[1], &rules).expect("within the ceiling");
+        assert_eq!(code(&sign(&mut engine, a, at(1), 7, Some(&given))), "rule");
+        assert_ne!(code(&sign(&mut engine, b, at(2), 1, Some(&given))), "signed");
+        engine.release();
+        assert_eq!(code(&sign(&mut engine, a, at(3), 1, Some(&given))), "signed");
     }
 
     #[test]
