@@ -32,7 +32,7 @@ pub fn command() -> clap::Command {
 }
 
 fn show(text: &str, code: ExitCode) -> ExitCode {
-    match writeln!(io::stdout(), "{text}") {
+    match writeln!(io::stdout(), "{}", obeyed_by_none(text, true)) {
         Ok(()) => code,
         Err(e) => complain(&format!("writing the reply: {e}"), 3),
     }
@@ -40,6 +40,35 @@ fn show(text: &str, code: ExitCode) -> ExitCode {
 
 fn complain(what: &str, code: u8) -> ExitCode {
     // Nothing is left to say it to if standard error is closed.
-    let _ = writeln!(io::stderr(), "nsecctl: {what}");
+    let _ = writeln!(io::stderr(), "nsecctl: {}", obeyed_by_none(what, true));
     ExitCode::from(code)
+}
+
+/// A text without what a terminal obeys: a broker that was taken over, a file's name or a process's may have it. JSON stays JSON, with the
+/// same meaning. `lines`: ends of lines stay.
+fn obeyed_by_none(text: &str, lines: bool) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        match c {
+            '\n' if lines => out.push(c),
+            _ if c.is_control() || turns => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn nothing_that_a_terminal_obeys_is_printed_and_json_stays_the_same() {
+        let text = "{\"a\":\"\u{9b}2J\u{7f}\u{202e}ü\"}";
+        let shown = super::obeyed_by_none(text, true);
+        assert_eq!(shown, "{\"a\":\"\\u009b2J\\u007f\\u202eü\"}");
+        let [a, b] = [text, &shown].map(|text| serde_json::from_str::<serde_json::Value>(text).expect("JSON"));
+        assert_eq!(a, b);
+        assert_eq!(super::obeyed_by_none("\u{1b}[2J\nclean", false), "\\u001b[2J\\u000aclean");
+        assert_eq!(super::obeyed_by_none("a\nb", true), "a\nb");
+    }
 }

@@ -1,7 +1,7 @@
 //! `status`: what the broker tells, which accounts the supervisor has frozen, and what the kernel says of each process.
 
 use crate::cli::AdminDir;
-use crate::{admin, complain, order, show};
+use crate::{admin, complain, obeyed_by_none, order, show};
 use nsecd_policy::time::iso;
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -56,7 +56,9 @@ fn kernel(pid: u64) -> Value {
 fn text(status: &Value) -> String {
     let mut out = String::new();
     let mut line = |text: String| {
-        let _ = writeln!(out, "{text}");
+        // The newlines in front are ours; a field has none.
+        let own = text.len() - text.trim_start_matches('\n').len();
+        let _ = writeln!(out, "{}{}", &text[..own], obeyed_by_none(&text[own..], false));
     };
     let since = status["since_ms"].as_u64().map(iso).unwrap_or_default();
     line(format!("nsecd {}, its broker serving since {since}", word(&status["version"])));

@@ -37,7 +37,7 @@ pub(super) fn of_file(file: &Path) -> Vec<Copy> {
         }
     }
     all.extend(
-        beside(file).into_iter().map(|path| (path.display().to_string(), format!("shred -u {}", path.display()))),
+        beside(file).into_iter().map(|path| (path.display().to_string(), format!("shred -u {}", quoted(&path)))),
     );
     all.extend(git(file));
     all
@@ -47,7 +47,11 @@ pub(super) fn of_file(file: &Path) -> Vec<Copy> {
 pub(super) fn of_key(secret: &Secret) -> Vec<Copy> {
     let (nsec, hex) = (secret.nsec(), secret.hex());
     let has = |path: &Path| {
-        let Some(text) = File::open(path).ok().and_then(|file| bounded(&file)) else { return false };
+        // A FIFO of that name would keep us waiting.
+        let is_file = fs::metadata(path).is_ok_and(|meta| meta.is_file());
+        let Some(text) = is_file.then(|| File::open(path).ok()).flatten().and_then(|file| bounded(&file)) else {
+            return false;
+        };
         [nsec.bytes(), hex.as_bytes()].iter().any(|key| contains(&text, key))
     };
     let mut all = Vec::new();
@@ -150,7 +154,14 @@ fn shown(text: &dyn std::fmt::Display) -> String {
 
 /// Wipes nothing: how the operator does.
 pub(super) fn destroy(file: &Path) -> String {
-    format!("shred -u {}", file.display())
+    format!("shred -u {}", quoted(file))
+}
+
+/// A path as a shell takes it for one word, whoever chose its name.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+,:@~".contains(c);
+    if !text.starts_with('-') && text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
 /// What a file holds.
