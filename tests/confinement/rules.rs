@@ -7,7 +7,7 @@
 //! than in the filter, this fails.
 
 use crate::support::daemon::{DM, ROLES, Setup};
-use crate::support::{PUBLIC_KEY, client, missing, not_root};
+use crate::support::{PUBLIC_KEY, client, missing, not_root, until};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -85,6 +85,11 @@ fn every_call_of_a_running_role_is_in_its_policy_and_rules_that_nothing_used_are
     client::refused(&one.sign(0, None));
     drop(nsecd.connect());
     drop(one);
+    nsecd.serves();
+    // A policy over the pipe that stays open for it.
+    let supervisor = crate::support::process::descendants(nsecd.pid())[0];
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(supervisor), nix::sys::signal::Signal::SIGHUP).unwrap();
+    until("reloaded", || nsecd.stderr().contains("the configuration was reloaded"));
     nsecd.serves();
     let trace = nsecd.into_trace();
     let (mut unknown, mut unused) = (Vec::new(), Vec::new());

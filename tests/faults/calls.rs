@@ -113,7 +113,10 @@ fn tried(sites: &[Site]) -> Vec<&Site> {
 /// What is wrong with how this start went.
 fn judge(site: &Site, end: &Start) -> Option<String> {
     // What cannot be looked at after bind(2) cannot be told from another's, and is left alone.
-    let mut wrong = ended_wrongly(end, ["openat2(s.sock)", "openat2(control.sock)"].contains(&site.call.as_str()));
+    let mut wrong = ended_wrongly(
+        end,
+        ["openat2(s.sock)", "openat2(control.sock)", "openat2(admin.sock)"].contains(&site.call.as_str()),
+    );
     if !end.failed {
         wrong.push("was not made in this start".into());
     } else if end.ready {

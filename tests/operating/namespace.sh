@@ -29,7 +29,6 @@ nsecd=$!
 until grep -q 'is ready' "$dir/nsecd.out"; do
   kill -0 $nsecd || { cat "$dir/nsecd.err" >&2; exit 1; }
 done
-rm -r /run/credentials
 cd /root
 n=0
 while [ $n -lt "$count" ]; do

@@ -30,7 +30,8 @@ Options may also stand before the command.";
     version,
     about = "Ask and operate a running nsecd; look at what it has left on record, and at the machine that it runs on",
     after_help = EXIT_CODES,
-    arg_required_else_help = true
+    arg_required_else_help = true,
+    args_override_self = true
 )]
 pub(crate) struct Cli {
     /// Print data as JSON also where text is the default (replies of nsecd are JSON anyway)
