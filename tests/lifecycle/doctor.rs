@@ -113,6 +113,8 @@ fn doctor_finds_a_mount_through_which_the_admin_directory_can_be_reached() {
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line, "ready\n", "{from}");
+        let name = format!("/proc/{}/comm", child.id());
+        crate::support::until("it is cat", || std::fs::read_to_string(&name).is_ok_and(|name| name == "cat\n"));
         let (code, findings) = doctor(&nsecd.dir);
         drop(child.stdin.take());
         child.wait().unwrap();
