@@ -35,7 +35,6 @@ fn kinds_methods_and_limits_change_for_who_is_connected() {
     assert!(refusal(&refused).contains("forbid"), "{refused}");
 }
 
-/// Checked: with no gate replaced in `Plan::prepare_at_rest`, kind 7 is refused by the gate of before.
 #[test]
 fn the_gates_own_ceiling_changes_too() {
     let narrow = OPEN.replace("kinds = [1, 7, 1111]\ntokenless = [1, 7]", "kinds = [1]\ntokenless = [1]");

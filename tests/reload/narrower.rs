@@ -1,7 +1,5 @@
 //! What a session loses by a reload it has lost: at once, after a crash, after a restart, and after the configuration has become
 //! as wide as it was.
-//!
-//! Checked: without `conform` in `Engine::adopt`, the sessions go on as they were.
 
 use super::{OPEN, reload};
 use crate::support::client::{code, refusal};

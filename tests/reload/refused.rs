@@ -1,6 +1,4 @@
 //! A configuration that is refused changes nothing: by sample, each kind of error.
-//!
-//! Checked: with `fixed` returning nothing, the samples of keys that need a restart fail.
 
 use super::{OPEN, another, ask, refused};
 use crate::support::{Nsecd, Setup, control};

@@ -1,7 +1,4 @@
 //! Reloads without end while clients sign: every request has its answer, in its order, on its connection, and every signature its row.
-//!
-//! Checked: with `hold` dropping what it is given, with a broker that does not wait for its gates (`Quiet` at once), or with the gate
-//! replaced behind its back, this fails.
 
 use super::{OPEN, another, ask, reload, write};
 use crate::support::client::line;

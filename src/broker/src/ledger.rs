@@ -466,20 +466,27 @@ impl Ledger {
     pub fn conform(&mut self, policy: &Policy, now: Now) -> Vec<Row> {
         self.sessions.relink();
         let mut ended = BTreeSet::new();
-        let (mut narrowed, mut narrowed_latches) = (Vec::new(), Vec::new());
-        for hash in self.sessions.by_last_use() {
+        let (mut narrowed, mut narrowed_latches) = (BTreeSet::new(), Vec::new());
+        let by_last_use = self.sessions.by_last_use();
+        let is_root = |hash: &&TokenHash| self.sessions.get(hash).is_some_and(|s| s.terms.parent.is_none());
+        let roots = by_last_use.iter().filter(is_root);
+        // Each after the one that it was narrowed from, which it does not outlive.
+        let parents_first: Vec<TokenHash> = roots.flat_map(|root| self.sessions.family(root)).collect();
+        for hash in parents_first {
             let Some(session) = self.sessions.get(&hash) else { continue };
             let terms = &session.terms;
             let socket = &policy.sockets[usize::from(terms.starter.socket)];
             let scope: Vec<u16> = terms.scope.iter().copied().filter(|kind| socket.kinds.contains(*kind)).collect();
-            let ends = earlier(terms.ends, latest(terms.started, socket.max_ttl));
+            let parent = terms.parent.and_then(|parent| self.sessions.get(&parent));
+            let own = earlier(terms.ends, latest(terms.started, socket.max_ttl));
+            let ends = parent.map_or(own, |parent| earlier(own, parent.terms.ends));
             // Where the operator starts them, what an agent has started before is none of his.
             let foreign = socket.start_sessions == StartSessions::Admin && terms.issued.is_none();
             if scope.is_empty() || foreign || !serves(socket, policy, terms.account) {
                 ended.extend(self.sessions.family(&hash));
             } else if scope != terms.scope || ends != terms.ends {
                 self.sessions.narrow(&hash, scope, ends);
-                narrowed.push(hash);
+                narrowed.insert(hash);
             }
         }
         let mut rows: Vec<Row> = ended.iter().map(|hash| Row::End(*hash)).collect();
@@ -495,7 +502,11 @@ impl Ledger {
             }
         }
         let pieces = narrowed_latches.into_iter().map(Piece::Principal);
-        rows.extend(pieces.chain(narrowed.into_iter().map(Piece::Session)).filter_map(|piece| self.row(piece)));
+        rows.extend(
+            pieces
+                .chain(by_last_use.into_iter().filter(|hash| narrowed.contains(hash)).map(Piece::Session))
+                .filter_map(|piece| self.row(piece)),
+        );
         rows
     }
 

@@ -445,8 +445,9 @@ impl World {
         if let Some((first, until)) = self.held_to(life) {
             assert!(scope.iter().all(|kind| first.contains(kind)) && ends <= *until, "beyond the first session");
         }
-        if let Some(parent) = parent.filter(|p| self.sessions[*p].starter != life) {
-            self.sessions[parent].owner.get_or_insert(life);
+        if let Some(parent) = parent.filter(|p| self.sessions[*p].starter != life && self.sessions[*p].owner.is_none())
+        {
+            self.sessions[parent].owner = Some(life);
             self.own(parent, who);
         }
         let (token, boot) = (token(&answer.line), self.boot);
@@ -486,8 +487,11 @@ impl World {
             Some(session) => {
                 assert!(self.is_good(session, who), "a session was used by whom or when it is not for");
                 assert!(self.sessions[session].scope.contains(&kind));
-                self.sessions[session].owner.get_or_insert(life);
-                self.own(session, who);
+                // Its first use binds it. One that was bound before first sessions counted is none.
+                if self.sessions[session].owner.is_none() {
+                    self.sessions[session].owner = Some(life);
+                    self.own(session, who);
+                }
             }
             None => {
                 assert!([1, 7].contains(&kind), "kind {kind} without a token");

@@ -71,7 +71,6 @@ fn renewed(before: &[Slot], names: impl Iterator<Item = (String, String)>) -> Ve
 mod tests {
     use super::*;
 
-    /// Checked: with gone slots given away, or the order of the configuration for numbers, this fails.
     #[test]
     fn a_number_stands_for_the_same_for_good() {
         let name = |n: &str| (n.to_owned(), String::new());

@@ -307,6 +307,18 @@ fn what_a_narrower_policy_took_a_wider_one_does_not_give_back() {
     assert_eq!(life.sign(A, at(60), 7, Some(&wide)), Err("Session expired".into()));
 }
 
+/// The property test found it: narrowed each by its own start, the later one went on.
+#[test]
+fn a_session_whose_time_is_cut_takes_those_narrowed_from_it_along() {
+    let mut life = Life::begin(|_| {});
+    let first = life.start(A, START, r#"{"ttl":3600}"#).expect("a session");
+    let later = life.start(A, at(50), &format!(r#"{{"session_token":"{first}"}}"#)).expect("narrower");
+    life.policy.sockets[0].max_ttl = 60;
+    life.restart(at(51));
+    assert_eq!(life.sign(A, at(59), 1, Some(&later)), Ok(()));
+    assert_eq!(life.sign(A, at(60), 1, Some(&later)), Err("Session expired".into()));
+}
+
 /// Checked: with no row for a session whose socket or account is gone, it comes back.
 #[test]
 fn a_socket_or_an_account_that_comes_back_brings_no_session_back() {
