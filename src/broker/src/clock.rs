@@ -3,6 +3,7 @@
 //! CLOCK_BOOTTIME cannot be set and counts suspend; the wall clock is the second bound of a session's life and the
 //! clock of `created_at`. Everything else takes a [`Now`] as an argument, so that tests choose the time.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
@@ -44,8 +45,32 @@ impl From<Now> for (u64, u64) {
 
 /// Where the time comes from.
 pub trait Clock {
-    /// Both clocks, now.
+    /// Both clocks, now, or when they were last looked at.
     fn now(&self) -> Now;
+
+    /// Looks at them.
+    fn look(&self) {}
+}
+
+/// The kernel's clocks, as they were when looked at: many decisions of one moment take one reading.
+#[derive(Default)]
+pub struct KeptClock(Cell<Now>);
+
+impl KeptClock {
+    /// Looked at once.
+    pub fn new() -> KeptClock {
+        KeptClock(Cell::new(SystemClock.now()))
+    }
+}
+
+impl Clock for KeptClock {
+    fn now(&self) -> Now {
+        self.0.get()
+    }
+
+    fn look(&self) {
+        self.0.set(SystemClock.now());
+    }
 }
 
 /// The kernel's clocks.

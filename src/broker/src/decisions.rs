@@ -13,7 +13,8 @@ use std::fs::File;
 use std::io::Write;
 
 use nsecd_policy::{Policy, Record};
-use nsecd_trail::entry::{self, Asked, Count, Entry, Intent, Outcome, Reloaded, RowOf, Rows, SessionStarted, Start};
+use nsecd_trail::entry::{self, Asked, Count, Entry, Outcome, Reloaded, RowOf, Rows, Said, SessionStarted, Start};
+use nsecd_trail::hot;
 use nsecd_trail::line::{Head, after, origin};
 
 use crate::clock::Now;
@@ -95,6 +96,8 @@ pub struct DecisionLog {
     limit: u64,
     keep: u32,
     pending: Vec<u8>,
+    /// Whether the file did not take something when that was last tried.
+    stuck: bool,
     head: Head,
     /// Number of the file.
     ordinal: u64,
@@ -135,6 +138,7 @@ impl DecisionLog {
             limit: policy.log_size,
             keep: policy.log_keep,
             pending: Vec::new(),
+            stuck: false,
             head: before.head.clone(),
             ordinal: last,
             next: None,
@@ -204,42 +208,80 @@ impl DecisionLog {
 
     /// Whether everything is in the file; tries again if not.
     pub fn is_whole(&mut self) -> bool {
-        self.flush();
-        self.pending.is_empty()
+        self.write();
+        !self.stuck
+    }
+
+    /// Whether the file has refused something that it has not taken since: [`is_whole`](DecisionLog::is_whole) tries again.
+    pub fn is_stuck(&self) -> bool {
+        self.stuck
     }
 
     /// Notes what is about to be asked for; `None` if the disk does not take it: then nobody is asked, and the line after says so.
     pub fn intent(&mut self, wanted: &Wanted<'_>, now: Now) -> Option<Noted> {
-        let record = if wanted.agreement { self.accounts.len() } else { wanted.account };
-        let (account, rows) = self.accounts.get(wanted.account).zip(self.records.get(record))?;
-        let intent = Intent {
-            asked: self.asked(usize::from(wanted.who.socket), Some(wanted.who), wanted.method, wanted.session.clone()),
-            account: account.0.clone(),
-            record: rows.record.clone(),
-            kind: wanted.kind,
-            created_at: wanted.created_at,
-            id: nsecd_trail::hex(wanted.id),
-        };
-        let written = self.push(now, Entry::Intent(intent));
-        let line = self.head.n;
-        if !written {
-            let outcome = Outcome::new(line, &self.records[record].record, None);
-            self.push(now, Entry::Outcome(outcome));
+        let noted = self.intend(wanted, now)?;
+        if !self.flush(now) {
+            self.not_asked(noted, now);
             return None;
         }
+        Some(noted)
+    }
+
+    /// Notes it with the next line that is written, or by [`flush`](DecisionLog::flush): nobody may be asked before that has
+    /// said that it is written. `None` for an account or a record that there is not.
+    pub fn intend(&mut self, wanted: &Wanted<'_>, now: Now) -> Option<Noted> {
+        let record = if wanted.agreement { self.accounts.len() } else { wanted.account };
+        let (account, rows) = self.accounts.get(wanted.account).zip(self.records.get(record))?;
+        let mut id = [0; 64];
+        let (line, ms, boot_ms) = (after(self.head.n), now.wall, now.boot.saturating_sub(DAY));
+        let intent = hot::Intent {
+            n: line,
+            ms,
+            boot_ms,
+            is: "intent",
+            method: wanted.method,
+            socket: self.sockets.get(usize::from(wanted.who.socket)).map_or("", String::as_str),
+            uid: Some(wanted.who.uid),
+            cgroup: wanted.who.cgroup,
+            session: wanted.session.as_deref(),
+            account: &account.0,
+            record: &rows.record,
+            kind: wanted.kind,
+            created_at: wanted.created_at,
+            id: nsecd_trail::hex_in(wanted.id, &mut id),
+        };
+        self.head.write(&mut self.pending, &intent);
         Some(Noted { line, record })
     }
 
-    /// Notes what the gate or the ECDH holder answered.
+    /// Says that nobody was asked: the intent could not be written.
+    pub fn not_asked(&mut self, noted: Noted, now: Now) {
+        let Some(rows) = self.records.get(noted.record) else { return };
+        let outcome = Outcome::new(noted.line, &rows.record, None);
+        self.push(now, Entry::Outcome(outcome));
+    }
+
+    /// Notes what the gate or the ECDH holder answered, with the next line that is written or [`flush`](DecisionLog::flush).
     pub fn outcome(&mut self, noted: Noted, status: u8, now: Now) {
         let Some(rows) = self.records.get_mut(noted.record) else { return };
-        let outcome = Outcome::new(noted.line, &rows.record, Some(status));
-        if outcome.row() == RowOf::One
+        let said = Said::of(Some(status));
+        if said.row() == RowOf::One
             && let Some(last) = &mut rows.last
         {
             *last += 1;
         }
-        self.push(now, Entry::Outcome(outcome));
+        let outcome = hot::Outcome {
+            n: after(self.head.n),
+            ms: now.wall,
+            boot_ms: now.boot.saturating_sub(DAY),
+            is: "outcome",
+            intent: noted.line,
+            record: &rows.record,
+            status: Some(status),
+            verdict: said.verdict,
+            rule: said.rule,
+        };
+        self.head.write(&mut self.pending, &outcome);
     }
 
     /// Writes or counts a decision.
@@ -362,7 +404,7 @@ impl DecisionLog {
         self.asked = false;
         self.not_before = now.boot.saturating_add(PAUSE);
         self.next = file;
-        self.go_on(now);
+        self.flush(now);
     }
 
     /// Goes on in the new file once the old one has everything.
@@ -428,16 +470,21 @@ impl DecisionLog {
     fn push(&mut self, now: Now, entry: Entry) -> bool {
         let line = self.head.next(now.wall, now.boot.saturating_sub(DAY), entry);
         self.pending.extend_from_slice(line.as_bytes());
-        self.flush();
-        let whole = self.pending.is_empty();
+        self.flush(now)
+    }
+
+    /// Writes what there is; whether all of it is in the file.
+    pub fn flush(&mut self, now: Now) -> bool {
+        let whole = self.is_whole();
         if whole && self.next.is_some() {
             self.go_on(now);
         }
         whole
     }
 
-    /// O_APPEND and one write: a line is whole, or the rest of it is written as soon as there is room.
-    fn flush(&mut self) {
+    /// O_APPEND and one write: lines are whole, or the rest is written as soon as there is room.
+    fn write(&mut self) {
+        self.stuck = false;
         while !self.pending.is_empty() {
             match self.file.write(&self.pending) {
                 Ok(n) if n > 0 => {
@@ -445,7 +492,10 @@ impl DecisionLog {
                     self.size += n as u64;
                 }
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                _ => return,
+                _ => {
+                    self.stuck = true;
+                    return;
+                }
             }
         }
     }

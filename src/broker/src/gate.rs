@@ -11,6 +11,10 @@ use nix::sys::socket::{MsgFlags, recv, send};
 
 /// Bytes of a reply: id(32) ‖ status(1) ‖ signature(64).
 const REPLY: usize = 97;
+/// Bytes received at a time: of as many replies as come together.
+const REPLIES: usize = 32 * REPLY;
+/// Room for frames that is kept when all are sent. Bytes.
+const KEEP: usize = 16 * 1024;
 
 /// What the gate decided, in its own numbers (design: the gate's statuses).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,28 +59,31 @@ struct Pending<J> {
 /// The broker's end of the pair to a gate, and the jobs `J` that wait for it.
 pub struct Gate<J> {
     fd: OwnedFd,
-    /// Frames not yet sent, one after the other.
-    out: VecDeque<Vec<u8>>,
-    /// Bytes of the first frame that are sent.
+    /// Frames, one after the other: several events are in flight at a time.
+    out: Vec<u8>,
+    /// Bytes of them that are sent.
     sent: usize,
     pending: VecDeque<Pending<J>>,
-    reply: [u8; REPLY],
+    /// Replies received and not taken, the last perhaps in part: those from `taken` to `got`.
+    replies: Box<[u8; REPLIES]>,
+    taken: usize,
     got: usize,
+    /// Whether epoll watches for room to write.
+    pub watched: bool,
 }
 
 impl<J> Gate<J> {
     /// `fd`: a stream socket, non-blocking.
     pub fn new(fd: OwnedFd) -> Gate<J> {
-        Gate { fd, out: VecDeque::new(), sent: 0, pending: VecDeque::new(), reply: [0; REPLY], got: 0 }
+        let replies = Box::new([0; REPLIES]);
+        Gate { fd, out: Vec::new(), sent: 0, pending: VecDeque::new(), replies, taken: 0, got: 0, watched: false }
     }
 
     /// Queues an event in its canonical form, with its id, SHA-256 of that. `now`: CLOCK_BOOTTIME, ms.
     pub fn ask(&mut self, canonical: &str, id: [u8; 32], job: J, now: u64) {
         let length = u32::try_from(canonical.len()).unwrap_or(u32::MAX);
-        let mut frame = Vec::with_capacity(4 + canonical.len());
-        frame.extend_from_slice(&length.to_be_bytes());
-        frame.extend_from_slice(canonical.as_bytes());
-        self.out.push_back(frame);
+        self.out.extend_from_slice(&length.to_be_bytes());
+        self.out.extend_from_slice(canonical.as_bytes());
         self.pending.push_back(Pending { since: now, job, id });
     }
 
@@ -85,18 +92,30 @@ impl<J> Gate<J> {
     /// # Errors
     /// The gate is gone.
     pub fn send(&mut self) -> Result<(), String> {
-        while let Some(frame) = self.out.front() {
-            match send(self.fd.as_raw_fd(), &frame[self.sent..], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL) {
+        while self.wants_write() {
+            match send(self.fd.as_raw_fd(), &self.out[self.sent..], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL) {
                 Ok(n) => self.sent += n,
-                Err(Errno::EAGAIN | Errno::EINTR) => return Ok(()),
+                Err(Errno::EAGAIN | Errno::EINTR) => break,
                 Err(e) => return Err(format!("sending to the gate: {e}")),
             }
-            if self.sent == frame.len() {
-                self.out.pop_front();
-                self.sent = 0;
-            }
         }
+        self.forget_sent();
         Ok(())
+    }
+
+    /// Drops the bytes that are sent, once they are all or many: what is in them is somebody's text.
+    fn forget_sent(&mut self) {
+        if self.sent < self.out.len().min(KEEP) {
+            return;
+        }
+        self.out.copy_within(self.sent.., 0);
+        let left = self.out.len() - self.sent;
+        self.out[left..].fill(0);
+        self.out.truncate(left);
+        self.sent = 0;
+        if left == 0 && self.out.capacity() > KEEP {
+            self.out = Vec::new();
+        }
     }
 
     /// Since when the oldest event waits for its reply.
@@ -106,32 +125,42 @@ impl<J> Gate<J> {
 
     /// Whether something waits to be sent.
     pub fn wants_write(&self) -> bool {
-        !self.out.is_empty()
+        self.sent < self.out.len()
     }
 
-    /// The next reply that has come, if one has.
+    /// The next reply that has come, if one has. To be called until there is none.
     ///
     /// # Errors
     /// The gate is gone, or answers what was not asked.
     pub fn receive(&mut self) -> Result<Option<Answer<J>>, String> {
-        while self.got < REPLY {
-            match recv(self.fd.as_raw_fd(), &mut self.reply[self.got..], MsgFlags::MSG_DONTWAIT) {
+        while self.got - self.taken < REPLY {
+            // Nothing more is asked for than is owed: the end of the gate shows in epoll, and here once it is waited for.
+            if self.pending.is_empty() && self.got > 0 && self.taken == self.got {
+                (self.taken, self.got) = (0, 0);
+                return Ok(None);
+            }
+            self.replies.copy_within(self.taken..self.got, 0);
+            (self.taken, self.got) = (0, self.got - self.taken);
+            match recv(self.fd.as_raw_fd(), &mut self.replies[self.got..], MsgFlags::MSG_DONTWAIT) {
                 Ok(0) => return Err("the gate has closed its end".to_owned()),
                 Ok(n) => self.got += n,
                 Err(Errno::EAGAIN | Errno::EINTR) => return Ok(None),
                 Err(e) => return Err(format!("receiving from the gate: {e}")),
             }
         }
-        self.got = 0;
+        let reply = &self.replies[self.taken..self.taken + REPLY];
+        self.taken += REPLY;
         let Some(Pending { job, id, .. }) = self.pending.pop_front() else {
             return Err("the gate answers what was not asked".to_owned());
         };
-        if self.reply[..32] != id {
+        if reply[..32] != id {
+            (self.taken, self.got) = (0, 0);
             return Err("the gate answers for another event".to_owned());
         }
         let mut signature = [0; 64];
-        signature.copy_from_slice(&self.reply[33..]);
-        let status = match self.reply[32] {
+        signature.copy_from_slice(&reply[33..]);
+        let code = reply[32];
+        let status = match code {
             0 => Status::Signed,
             1 => Status::OverCeiling,
             2 => Status::NotRecorded,
@@ -140,7 +169,7 @@ impl<J> Gate<J> {
             6 => Status::CreatedAtOutside,
             other => Status::Failed(other),
         };
-        Ok(Some(Answer { job, id, status, code: self.reply[32], signature }))
+        Ok(Some(Answer { job, id, status, code, signature }))
     }
 }
 

@@ -34,11 +34,14 @@ struct Sheet {
     file: File,
     size: u64,
     pending: Vec<u8>,
+    /// Whether the file did not take something when that was last tried.
+    stuck: bool,
 }
 
 impl Sheet {
     /// Writes what there is to write; whether nothing is left.
     fn flush(&mut self) -> bool {
+        self.stuck = false;
         while !self.pending.is_empty() {
             match self.file.write(&self.pending) {
                 Ok(n) if n > 0 => {
@@ -46,10 +49,13 @@ impl Sheet {
                     self.size += n as u64;
                 }
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                _ => return false,
+                _ => {
+                    self.stuck = true;
+                    break;
+                }
             }
         }
-        true
+        !self.stuck
     }
 
     fn append(&mut self, line: &[u8]) -> bool {
@@ -78,6 +84,8 @@ pub struct Journal {
     damaged: bool,
     /// No replacement before this time (CLOCK_BOOTTIME, ms).
     not_before: u64,
+    /// Whether a file that may have the journal's name by now did not take a row.
+    lacking: bool,
 }
 
 impl Journal {
@@ -85,8 +93,8 @@ impl Journal {
     pub fn new(file: File, found: &Found, open: &Row) -> Journal {
         // Where the last row was cut short, the next one begins a line of its own.
         let pending = format!("{}{}", if found.size > 0 { "\n" } else { "" }, open.line()).into_bytes();
-        let sheet = Sheet { file, size: found.size, pending };
-        Journal { sheet, replacement: None, base: 0, damaged: found.damaged > 0, not_before: 0 }
+        let sheet = Sheet { file, size: found.size, pending, stuck: false };
+        Journal { sheet, replacement: None, base: 0, damaged: found.damaged > 0, not_before: 0, lacking: false }
     }
 
     /// Bytes of the file.
@@ -97,6 +105,25 @@ impl Journal {
     /// Whether all rows are in the file; tries again if not.
     pub fn is_whole(&mut self) -> bool {
         self.sheet.flush()
+    }
+
+    /// Whether the file has refused something that it has not taken since: [`is_whole`](Journal::is_whole) tries again.
+    pub fn is_stuck(&self) -> bool {
+        self.sheet.stuck
+    }
+
+    /// Appends a row with the next that is written, or when [`is_whole`](Journal::is_whole) is asked.
+    pub fn append_later(&mut self, row: &Row) {
+        if self.replacement.is_some() {
+            self.lacking |= !self.append(row);
+        } else {
+            row.write(&mut self.sheet.pending);
+        }
+    }
+
+    /// Whether every file that needs them has got the rows since this was last asked, or may yet get them.
+    pub fn has_all(&mut self) -> bool {
+        !std::mem::take(&mut self.lacking)
     }
 
     /// Appends a row; false if the file has not taken it, or not whole.
@@ -157,7 +184,7 @@ impl Journal {
         let asked = matches!(self.replacement, Some(Replacement::Asked));
         self.replacement = None;
         let Some(file) = file.filter(|_| asked) else { return };
-        let mut sheet = Sheet { file, size: 0, pending: open.line().into_bytes() };
+        let mut sheet = Sheet { file, size: 0, stuck: false, pending: open.line().into_bytes() };
         let (wholes, pieces): (Vec<Piece>, Vec<Piece>) =
             ledger.pieces().into_iter().partition(|p| matches!(p, Piece::Total(_) | Piece::User(_)));
         // At once: principals that come meanwhile begin with what their user has.

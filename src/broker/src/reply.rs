@@ -105,11 +105,7 @@ pub fn ceiling(kinds_: &Kinds) -> String {
 
 /// Lower-case hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
-    let mut out = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        let _ = write!(out, "{byte:02x}"); // writing to a String cannot fail
-    }
-    out
+    nsecd_trail::hex(bytes)
 }
 
 /// get_public_key.

@@ -196,9 +196,23 @@ pub struct OfDay {
 impl Row {
     /// The line, newline included.
     pub fn line(&self) -> String {
+        let mut line = Vec::new();
+        self.write(&mut line);
+        String::from_utf8(line).unwrap_or_default()
+    }
+
+    /// Appends the line, newline included.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&[b' '; SUM + 1]);
+        let json = out.len();
         // Strings, numbers and lists of them: nothing that JSON could refuse.
-        let json = serde_json::to_string(self).unwrap_or_default();
-        format!("{} {json}\n", sum(json.as_bytes()))
+        if serde_json::to_writer(&mut *out, self).is_err() {
+            return out.truncate(start);
+        }
+        let sum = sum(&out[json..]);
+        out[start..start + SUM].copy_from_slice(sum.as_bytes());
+        out.push(b'\n');
     }
 
     /// The row of a line without its newline; `None` if it is not whole.

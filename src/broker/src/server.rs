@@ -6,6 +6,7 @@
 mod accept;
 mod admin;
 mod agreements;
+mod batch;
 mod decided;
 mod errands;
 mod outside;
@@ -14,6 +15,7 @@ mod requests;
 mod status;
 
 use std::collections::{BTreeSet, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
@@ -38,6 +40,7 @@ use crate::trying::Trying;
 pub use admin::CONNECTIONS as ADMIN_CONNECTIONS;
 use admin::Desk;
 use agreements::Waiting;
+use batch::Asking;
 use errands::Trip;
 use reload::{Pipe, Rest};
 
@@ -104,6 +107,25 @@ struct Job {
     noted: Noted,
 }
 
+/// Spreads numbers that the broker gives out itself, one after the other: nobody can choose them so that they collide.
+#[derive(Default)]
+struct ByNumber(u64);
+
+impl Hasher for ByNumber {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // 2⁶⁴ divided by the golden ratio: the map goes by the upper bits and by the lower ones.
+        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// What a signature is for.
 enum Then {
     /// The reply to sign_event.
@@ -148,7 +170,9 @@ pub struct Server<C: Clock> {
     /// The account that encryption is done with: its number and public key.
     encrypting: Option<(usize, String)>,
     control: OwnedFd,
-    clients: HashMap<u64, Client>,
+    clients: HashMap<u64, Client, BuildHasherDefault<ByNumber>>,
+    /// Events of this round, before their gates are asked.
+    asking: Vec<Asking>,
     next_client: u64,
     crowd: Crowd,
     queues: Queues,
@@ -253,7 +277,8 @@ impl<C: Clock> Server<C> {
             trying: Trying::default(),
             encrypting: encrypting(&policy),
             control: files.control,
-            clients: HashMap::new(),
+            clients: HashMap::default(),
+            asking: Vec::new(),
             next_client: 0,
             crowd: Crowd::new(policy.max_connections, policy.max_connections_per_principal),
             policy,
@@ -282,6 +307,7 @@ impl<C: Clock> Server<C> {
                 Err(Errno::EINTR) => 0,
                 Err(e) => return format!("epoll_wait: {e}"),
             };
+            self.clock.look();
             self.eaten.clear();
             self.unpark();
             for (n, event) in events[..ready].iter().enumerate() {
@@ -291,10 +317,13 @@ impl<C: Clock> Server<C> {
                 if let Err(end) = self.handle(event.data(), event.events()) {
                     return end;
                 }
+                self.clock.look();
             }
+            self.commit();
             if let Err(end) = self.pass_time() {
                 return end;
             }
+            self.commit();
         }
     }
 
@@ -340,7 +369,13 @@ impl<C: Clock> Server<C> {
         let Some(client) = self.clients.get_mut(&id) else { return };
         match client.connection.state {
             State::Waiting { .. } | State::Signing { .. } | State::Agreeing { .. } => {
-                // Nothing is read now; a hang-up is reported all the same, and again and again.
+                // Nothing is read now: whoever sends all the same is not reported again before its reply.
+                let epoll = if who.is_operator() { &self.desk.epoll } else { &self.epoll };
+                let mut none = EpollEvent::new(EpollFlags::empty(), id);
+                if client.interest == Some(EpollFlags::EPOLLIN) && epoll.modify(&client.connection, &mut none).is_ok() {
+                    client.interest = Some(EpollFlags::empty());
+                }
+                // A hang-up is reported even so, and again and again.
                 let gone = events.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR);
                 if gone && (matches!(client.connection.state, State::Waiting { .. }) || self.abandon(id)) {
                     self.close(id);
@@ -488,6 +523,8 @@ impl<C: Clock> Server<C> {
         let event = EpollEvent::new(wanted, id);
         let done = match client.interest {
             Some(interest) if interest == wanted => Ok(()),
+            // Most send nothing before their reply: epoll is told of those that do.
+            Some(EpollFlags::EPOLLIN) if wanted.is_empty() && due.is_none() => return self.set_due(id, due),
             Some(_) => epoll.modify(connection, &mut { event }),
             // Taken out for its hang-up: back only to find out that the reply cannot be sent.
             None if wanted.is_empty() => Ok(()),

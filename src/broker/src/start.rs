@@ -12,7 +12,7 @@ use nsecd_sandbox::lock::{Optional, close_from, descriptor, exit};
 use nsecd_sandbox::{args, args::fail, filter, hello::Hello};
 
 use crate::alert::AlertLog;
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, KeptClock, SystemClock};
 use crate::decisions::{DecisionLog, Sized};
 use crate::journal::Journal;
 use crate::ledger::Ledger;
@@ -68,7 +68,7 @@ pub fn main() -> ! {
         .unwrap_or_else(|e| fail(args::NOT_LOCKED, format!("reading the decision log: {e}")));
     drop(previous);
     let kept = Kept { journal, decisions };
-    let mut server = Server::new(policy, engine, kept, files, SystemClock, with_cgroup)
+    let mut server = Server::new(policy, engine, kept, files, KeptClock::new(), with_cgroup)
         .unwrap_or_else(|e| fail(args::NOT_LOCKED, format!("setting up epoll: {e}")));
     let hello = Hello { role: b'B', missing: confinement.missing, public_key: [0; 32] };
     // The server owns it by now.

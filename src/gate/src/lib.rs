@@ -14,7 +14,7 @@ use nsecd_sandbox::lock::{clock, descriptor, exit};
 use prefix::{Fields, Prefix};
 use sha2::{Digest, Sha256};
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{BufReader, Read, Write};
 
 const HOLDER: i32 = 3;
 const BROKER: i32 = 4;
@@ -48,12 +48,14 @@ pub fn main() -> ! {
     let (confinement, arguments) = args::begin(BUSY as u32, filter::GATE);
     let freeze = Freeze::open(FREEZE, BUSY).unwrap_or_else(|e| fail(args::NOT_LOCKED, e));
     let mut gate = Gate::new(&arguments).unwrap_or_else(|e| fail(args::USAGE, e));
-    let (mut broker, mut holder, supervisor) = (descriptor(BROKER), descriptor(HOLDER), descriptor(SUPERVISOR));
+    // Several events may be on their way: one read takes them all.
+    let mut broker = BufReader::with_capacity(BUFFER, descriptor(BROKER));
+    let (mut holder, supervisor) = (descriptor(HOLDER), descriptor(SUPERVISOR));
     confinement.complete(b'G', [0; 32], &supervisor);
     loop {
         let (id, event) = gate.read_event(&mut broker);
         let reply = gate.answer(&id, event, &freeze, &mut holder);
-        broker.write_all(&reply).unwrap_or_else(|_| exit(0)); // the broker is gone
+        broker.get_mut().write_all(&reply).unwrap_or_else(|_| exit(0)); // the broker is gone
     }
 }
 
@@ -77,7 +79,7 @@ impl Gate {
 
     /// The next event's id, the hash of all its bytes (NIP-01), and what its first ones name, if they are those of an event of this
     /// key. Ends the process at the end of the broker's requests or on a broken frame.
-    fn read_event(&self, broker: &mut File) -> ([u8; 32], Option<Fields>) {
+    fn read_event(&self, broker: &mut impl Read) -> ([u8; 32], Option<Fields>) {
         let mut read = |buffer: &mut [u8]| broker.read_exact(buffer).unwrap_or_else(|_| exit(0));
         let mut length = [0; 4];
         read(&mut length);

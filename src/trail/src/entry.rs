@@ -190,6 +190,29 @@ impl Outcome {
 
     /// For this status; `None`: nobody was asked, since the intent's line could not be written.
     pub fn new(intent: u64, record: &str, status: Option<u8>) -> Outcome {
+        let Said { verdict, rule, .. } = Said::of(status);
+        let (record, verdict, rule) = (record.to_owned(), verdict.to_owned(), rule.map(str::to_owned));
+        Outcome { intent, record, status, verdict, rule }
+    }
+
+    /// Whether a row stands behind it.
+    pub fn row(&self) -> RowOf {
+        Said::of(self.status).row()
+    }
+}
+
+/// What a status means, in the words of an outcome.
+pub struct Said {
+    status: Option<u8>,
+    /// `done` or `refused`.
+    pub verdict: &'static str,
+    /// Which rule refused.
+    pub rule: Option<&'static str>,
+}
+
+impl Said {
+    /// Of this status; `None`: nobody was asked.
+    pub fn of(status: Option<u8>) -> Said {
         let rule = match status {
             Some(0) => None,
             Some(1) => Some("ceiling"),
@@ -203,9 +226,7 @@ impl Outcome {
             Some(_) => Some("unknown"),
             None => Some("not_logged"),
         };
-        let verdict = if status == Some(0) { "done" } else { "refused" };
-        let record = record.to_owned();
-        Outcome { intent, record, status, verdict: verdict.to_owned(), rule: rule.map(str::to_owned) }
+        Said { status, verdict: if status == Some(0) { "done" } else { "refused" }, rule }
     }
 
     /// The row comes last before the key: 0 and 7 (a signature that failed its verification) have one.

@@ -4,17 +4,32 @@
 //! (`nsecd_bounds::record`), which is part of the trusted base; here they are only read.
 
 pub mod entry;
+pub mod hot;
 pub mod line;
 pub mod row;
 
 /// The decision log's name in the state directory; old ones end in `.1`, `.2` and so on.
 pub const DECISIONS: &str = "decisions.log";
 
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
 /// Lower-case hex digits.
 pub fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |n: u8| char::from(DIGITS[usize::from(n & 15)]);
-    bytes.iter().flat_map(|b| [digit(b >> 4), digit(*b)]).collect()
+    let mut out = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        out.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        out.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    out
+}
+
+/// The same, in this room.
+pub fn hex_in<'a>(bytes: &[u8; 32], room: &'a mut [u8; 64]) -> &'a str {
+    for (pair, byte) in room.chunks_exact_mut(2).zip(bytes) {
+        pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    }
+    // Digits only.
+    std::str::from_utf8(room).unwrap_or_default()
 }
 
 /// Bytes of lower-case hex digits; `None` for anything else.

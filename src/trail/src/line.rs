@@ -62,6 +62,19 @@ impl Head {
         Head { n: 0, chain: origin() }
     }
 
+    /// Appends the next line, newline included: content with the number after this one's, a JSON object ([`hot`](crate::hot)).
+    pub fn write(&mut self, out: &mut Vec<u8>, content: &impl Serialize) {
+        self.n = after(self.n);
+        let start = out.len();
+        // As below.
+        if serde_json::to_writer(&mut *out, content).is_err() {
+            return out.truncate(start);
+        }
+        out.pop();
+        self.chain = link(&self.chain, &out[start..]);
+        [LINK, &self.chain, END, "\n"].iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
+    }
+
     /// The next line, newline included.
     pub fn next(&mut self, ms: u64, boot_ms: u64, entry: Entry) -> String {
         self.n = after(self.n);

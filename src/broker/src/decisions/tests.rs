@@ -60,6 +60,7 @@ fn each_broker_continues_the_chain_of_the_one_before() {
         let mut log = open(&file, None);
         let noted = log.intent(&wanted(&[n; 32]), START).expect("room");
         log.outcome(noted, 0, START);
+        assert!(log.flush(START));
     }
     let entries = chained(&file, &mut Head::origin());
     assert!(matches!(&entries[0], Entry::File(entry::File { file: 1, keep: 8, .. })));
@@ -83,6 +84,7 @@ fn a_new_file_names_the_line_before_it_and_the_rows_so_far() {
     log.outcome(one, 0, START);
     log.new_file(Some(second.try_clone().expect("dup")), START);
     log.outcome(two, 1, START);
+    assert!(log.flush(START));
     let mut head = Head::origin();
     chained(&first, &mut head);
     let last = head.chain.clone();
@@ -142,6 +144,7 @@ fn a_flood_of_refusals_is_counted_by_principal_and_rule_and_hides_nothing_urgent
     log.decided(Decision { urgent: true, rule: Some("forged"), ..refused("x") }, START);
     let noted = log.intent(&wanted(&[1; 32]), START).expect("room");
     log.outcome(noted, 0, START);
+    assert!(log.flush(START));
     log.sweep(at(60));
     let entries = chained(&file, &mut Head::origin());
     let count = |is: fn(&Entry) -> bool| entries.iter().filter(|e| is(e)).count();

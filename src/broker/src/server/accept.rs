@@ -32,7 +32,8 @@ impl<C: Clock> Server<C> {
             }
             let Some(Some(listener)) = self.listeners.get(index) else { return };
             match sys::accept(listener) {
-                Ok(fd) => self.identify(fd, index),
+                // One a round: to look for another costs as much as being told of it, and most come alone.
+                Ok(fd) => return self.identify(fd, index),
                 Err(Errno::EAGAIN) => return,
                 // Gone before it was accepted.
                 Err(Errno::ECONNABORTED | Errno::EINTR) => {}

@@ -174,6 +174,7 @@ impl<C: Clock> Server<C> {
         let agreement::Answer { job: (mut trip, errand), request, status, code, key } = answer;
         if let Some(noted) = trip.noted.take() {
             self.decisions.outcome(noted, code, now);
+            self.decisions.flush(now);
         }
         let method = trip.method;
         trip.begun |= status == Status::Agreed;

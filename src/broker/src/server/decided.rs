@@ -14,7 +14,7 @@ use crate::request::{Call, Method};
 impl<C: Clock> Server<C> {
     /// Whether the decision log takes lines; if not, what needs one is refused: a signature nobody can account for is none.
     pub(super) fn can_log(&mut self, now: Now) -> bool {
-        let whole = self.decisions.is_whole();
+        let whole = self.decisions.flush(now);
         if !whole {
             self.tell_operator(
                 now,

@@ -16,31 +16,12 @@ use crate::row::Row;
 use crate::sys;
 
 impl<C: Clock> Server<C> {
-    /// Sends to a gate and takes its replies.
-    pub(super) fn gate_ready(&mut self, index: usize) -> Result<(), End> {
-        match self.exchange(index) {
-            // A new one takes its place.
-            Err(_) if self.gate_may_end(index) => Ok(()),
-            other => other,
-        }
-    }
-
-    fn exchange(&mut self, index: usize) -> Result<(), End> {
-        self.push_gate(index)?;
-        while let Some(gate) = self.gates.get_mut(index).and_then(Option::as_mut) {
-            let Some(answer) = gate.receive()? else { break };
-            self.signed(answer);
-        }
-        Ok(())
-    }
-
     /// Sends what a gate takes now, and asks epoll for the rest.
     pub(super) fn push_gate(&mut self, index: usize) -> Result<(), End> {
         let Some(gate) = self.gates.get_mut(index).and_then(Option::as_mut) else { return Ok(()) };
-        let waited = gate.wants_write();
         gate.send()?;
         let waits = gate.wants_write();
-        if waited || waits {
+        if std::mem::replace(&mut gate.watched, waits) != waits {
             let wanted = if waits { EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT } else { EpollFlags::EPOLLIN };
             let mut event = EpollEvent::new(wanted, GATE | index as u64);
             self.epoll.modify(gate.as_fd(), &mut event).map_err(|e| format!("epoll_ctl: {e}"))?;
@@ -107,7 +88,16 @@ impl<C: Clock> Server<C> {
         kept
     }
 
-    /// Whether the journal takes rows; if not, what needs one is refused, since a restart would forget it.
+    /// Puts it into the journal with the rows of other signatures of this round, before any of their gates is asked.
+    pub(super) fn keep_together(&mut self) {
+        let now = self.clock.now();
+        for row in self.engine.take_rows() {
+            self.decisions.happened(&row, now);
+            self.journal.append_later(&row);
+        }
+    }
+
+    /// Whether the journal has taken all rows; if not, what needs one is refused, since a restart would forget it.
     pub(super) fn can_keep(&mut self, now: Now) -> bool {
         let whole = self.journal.is_whole();
         if !whole {

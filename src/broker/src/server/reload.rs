@@ -117,7 +117,8 @@ impl<C: Clock> Server<C> {
 
     /// Says once that nothing is in flight.
     pub(super) fn note_quiet(&mut self) {
-        let asked = self.gates.iter().flatten().any(|gate| gate.waiting_since().is_some())
+        let asked = !self.asking.is_empty()
+            || self.gates.iter().flatten().any(|gate| gate.waiting_since().is_some())
             || self.agreements.as_ref().is_some_and(|a| a.waiting_since().is_some());
         if let Some(rest) = self.resting.as_mut().filter(|rest| !rest.quiet && !asked) {
             rest.quiet = true;

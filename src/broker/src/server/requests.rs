@@ -1,5 +1,6 @@
 //! A request's way: framed, parsed, decided, asked of the gate, answered.
 
+use super::batch::Asking;
 use super::decided::not_logged;
 use super::{Job, Server, Then};
 use crate::admin;
@@ -136,25 +137,25 @@ impl<C: Clock> Server<C> {
     /// The verdict, and what it changed in the journal: what is not there could be done again after a restart.
     fn consult(&mut self, call: &Call, who: Principal, behind: bool, now: Now) -> Verdict {
         let lasting = matches!(call.method, Method::SignEvent(_) | Method::SessionStart { .. } | Method::Crypto { .. });
-        if lasting && !self.can_keep(now) {
-            return not_kept();
+        if lasting && self.journal.is_stuck() && !self.can_keep(now) {
+            return Verdict::Refused(journal_lacking().into());
         }
         // A session that begins uses no key: its line can come later.
-        if lasting && !matches!(call.method, Method::SessionStart { .. }) && !self.can_log(now) {
+        let uses_key = lasting && !matches!(call.method, Method::SessionStart { .. });
+        if uses_key && self.decisions.is_stuck() && !self.can_log(now) {
             return Verdict::Refused(not_logged().into());
         }
         let verdict = self.engine.decide(call, who, behind, now, &mut random);
-        match (self.keep(), verdict) {
-            (false, Verdict::Sign(grant)) => {
-                self.give_back(grant.slot);
-                not_kept()
-            }
-            (_, verdict) => verdict,
+        match verdict {
+            // Written before the gate is asked, with others'.
+            Verdict::Sign(_) => self.keep_together(),
+            _ => drop(self.keep()),
         }
+        verdict
     }
 
     /// No signature came of a slot: somebody else may have it.
-    fn give_back(&mut self, slot: Slot) {
+    pub(super) fn give_back(&mut self, slot: Slot) {
         self.engine.free(slot);
         self.keep();
         self.queues.wake(slot.used.who);
@@ -276,7 +277,7 @@ impl<C: Clock> Server<C> {
             created_at: created_at.into(),
             id: &event,
         };
-        let Some(noted) = self.note_intent(&wanted) else {
+        let Some(noted) = self.decisions.intend(&wanted, now) else {
             self.give_back(slot);
             return self.refused(id, call, not_logged().into(), now);
         };
@@ -285,46 +286,32 @@ impl<C: Clock> Server<C> {
         }
         let then = Then::Event { slot: Box::new(slot), unsigned };
         let job = Job { client: id, who, account, kind, token, then, noted };
-        if let Some(Some(gate)) = self.gates.get_mut(account) {
-            gate.ask(&canonical, event, job, now.boot);
-        }
-        // A gate that is gone shows in epoll as well: the loop ends there, with the reason.
-        if let Err(why) = self.push_gate(account) {
-            log::debug!("{why}");
-        }
+        self.ask_together(Asking { canonical, id: event, job });
     }
 
     /// A gate's reply: the slot is settled whether or not the client is still there.
     pub(super) fn signed(&mut self, answer: Answer<Job>) {
         let now = self.clock.now();
-        let Answer { job, id, status, code, signature } = answer;
-        self.decisions.outcome(job.noted, code, now);
+        let Answer { job, id, status, signature, .. } = answer;
+        let client = job.client;
         let outcome = self.outcome(status, &job, now).map(|()| (id, signature));
         let outcome =
             if job.who.is_operator() { outcome.map_err(|error| self.advised(error, status, &job)) } else { outcome };
-        match (job.then, outcome) {
-            (Then::Seal(errand), outcome) => self.sealed(*errand, outcome, now),
-            (Then::Operators { unsigned }, Ok(_)) => {
-                self.answer(job.client, &reply::signed(&unsigned, &id, &signature))
-            }
-            (Then::Operators { .. }, Err(error)) => self.answer(job.client, &error.line()),
+        match (&job.then, outcome) {
+            (Then::Operators { unsigned }, Ok(_)) => self.answer(client, &reply::signed(unsigned, &id, &signature)),
+            (Then::Operators { .. }, Err(error)) => self.answer(client, &error.line()),
             (Then::Event { unsigned, .. }, Ok(_)) => {
                 self.note_served();
-                self.answer(job.client, &reply::signed(&unsigned, &id, &signature));
+                self.answer(client, &reply::signed(unsigned, &id, &signature));
             }
-            (Then::Event { slot, .. }, Err(error)) => {
-                self.give_back(*slot);
-                self.decisions.count(usize::from(job.who.socket), error.code.word());
-                let verb = if error.code == Code::RateLimited { "rate-limited" } else { "rejected" };
-                // The reference daemon names the kind where it was the reason.
-                let kind = (error.code != Code::RateLimited).then_some(job.kind);
-                let (method, token) = ("sign_event", job.token);
-                let alert = Alert { method, verb, text: &error.text, kind, token, rank: Rank::Common };
-                self.alert(usize::from(job.who.socket), &alert, now);
-                self.answer(job.client, &error.line());
+            (Then::Event { .. }, Err(error)) => self.unsigned(job, &error),
+            (Then::Seal(_), outcome) => {
+                if let Then::Seal(errand) = job.then {
+                    self.sealed(*errand, outcome, now);
+                }
             }
         }
-        self.advance(job.client);
+        self.advance(client);
     }
 
     /// What a gate's verdict means to whoever asked.
@@ -402,8 +389,9 @@ impl<C: Clock> Server<C> {
     }
 }
 
-fn not_kept() -> Verdict {
-    Verdict::Refused(Error::new(Code::Unavailable, "Signing is unavailable: the journal cannot be written").into())
+/// What a client is told whose row could not be written.
+pub(super) fn journal_lacking() -> Error {
+    Error::new(Code::Unavailable, "Signing is unavailable: the journal cannot be written")
 }
 
 /// A request begins with its first byte that is not blank.

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -145,6 +146,7 @@ impl Bench {
 
     /// The contents of the events that have come to the gate, answered with this status.
     fn gate(&mut self, status: u8) -> Vec<String> {
+        self.server.commit();
         let (mut frames, mut came) = (Vec::new(), Vec::new());
         let _ = self.gate.read_to_end(&mut frames);
         let mut rest = &frames[..];
@@ -189,6 +191,7 @@ impl Bench {
 
     /// The reply that a client has, if it has one.
     fn reply(&mut self, id: u64) -> Option<Value> {
+        self.server.commit();
         self.server.client_ready(id, EpollFlags::EPOLLOUT);
         let mut text = Vec::new();
         let _ = self.clients[id as usize].read_to_end(&mut text);
@@ -337,6 +340,35 @@ fn where_the_decision_log_takes_no_line_nothing_is_asked_and_no_slot_is_used() {
         bench.sign(1, 1, "first");
         assert_eq!(bench.gate(SIGNED), ["first"]);
     }
+}
+
+/// That no gate is asked for what cannot be written: the test after this one.
+///
+/// Checked: with `commit` after each event, this fails.
+#[test]
+fn events_of_one_round_are_written_together_and_are_all_with_the_gate_before_its_first_reply() {
+    let log = scratch();
+    let mut bench = Bench::logging(log.try_clone().expect("dup"), |socket| socket.total = None);
+    let lines = || {
+        let mut bytes = vec![0; 64 * 1024];
+        let size = log.read_at(&mut bytes, 0).expect("read");
+        bytes[..size].iter().filter(|byte| **byte == b'\n').count()
+    };
+    let before = lines();
+    let clients: Vec<u64> = (1..=9).map(|n| bench.sign(1, n, "one of nine")).collect();
+    assert_eq!((lines(), is_empty(&bench.gate)), (before, true), "nothing is written or asked for one by one");
+    bench.server.commit();
+    assert_eq!((lines(), is_empty(&bench.gate)), (before + 9, false));
+    assert_eq!(bench.gate(SIGNED).len(), 9, "all of them are in flight at once");
+    assert_eq!(lines(), before + 18, "each outcome is written when its client reads");
+    for client in clients {
+        assert!(bench.reply(client).is_some_and(|reply| reply["event"].is_object()));
+    }
+}
+
+/// Whether nothing waits to be read.
+fn is_empty(stream: &UnixStream) -> bool {
+    recv(stream.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK) == Err(Errno::EAGAIN)
 }
 
 /// A log that is full when a line is to be written, and not before.
