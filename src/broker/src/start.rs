@@ -34,6 +34,7 @@ const PEER_GONE: i32 = 4;
 /// Starts from the supervisor's arguments and policy, locks itself, serves until told to end.
 pub fn main() -> ! {
     let (mut confinement, _) = args::begin(i32::MAX as u32, filter::BROKER);
+    sys::give_back_large_blocks();
     let mut policy = read_policy().unwrap_or_else(|e| fail(args::USAGE, format!("the policy: {e}")));
     // Connections, and room for everything that the policy names, and later ones will.
     let highest = highest_fd(&policy);

@@ -14,6 +14,16 @@ pub fn take(fd: i32) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
+/// Bytes from which on a block of memory is mapped for itself.
+const LARGE: libc::c_int = 64 * 1024;
+
+/// Makes malloc give large blocks back to the kernel as soon as they are freed: else one small block above them, for which no flood
+/// is needed, keeps all that a flood has taken.
+pub fn give_back_large_blocks() {
+    // SAFETY: mallopt takes two numbers; no other thread runs, and where they are not taken all stays as it is.
+    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE) };
+}
+
 /// accept4(2): non-blocking, close-on-exec.
 pub fn accept(listener: &OwnedFd) -> nix::Result<OwnedFd> {
     let fd = accept4(listener.as_raw_fd(), SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC)?;
