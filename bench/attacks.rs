@@ -1,7 +1,7 @@
 //! What another client notices of an attack.
 //!
-//! The other client is of the attacker's own uid and cgroup: to nsecd the same principal, which has less of a claim than any
-//! other. It runs on the daemon's core, the attacker on the others: on the attacker's it would wait for that as well, which is
+//! Attacker and client are of one uid; run by root, the attacker has a cgroup of its own, as two containers have, so that the two
+//! are not one principal: within a principal connections have their turns one after the other. The client runs on the daemon's core, the attacker on the others: on the attacker's it would wait for that as well, which is
 //! the scheduler's doing and no daemon's.
 
 use crate::attackers::ATTACKS;
@@ -11,6 +11,7 @@ use crate::options::Options;
 use crate::peers::Peer;
 use crate::stats::{Times, median, table};
 use crate::subject::Subject;
+use crate::support::{Cgroup, root};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -49,7 +50,12 @@ fn client(socket: &Path) -> Seen {
 /// One run.
 fn run(subject: &Subject, attack: Option<&str>, core: usize) -> Seen {
     machine::pin(&machine::others(core));
-    let attacker = attack.map(|attack| Peer::start(attack, &[subject.socket.to_str().unwrap()], None));
+    let cgroup = root().then(Cgroup::new);
+    let socket = [subject.socket.to_str().unwrap()];
+    let attacker = attack.map(|attack| match &cgroup {
+        Some(cgroup) => Peer::start_in(cgroup, attack, &socket),
+        None => Peer::start(attack, &socket, None),
+    });
     machine::pin(&[core]);
     // By now an attack has had time to fill what it can.
     thread::sleep(if attacker.is_some() { RUN / 3 } else { Duration::ZERO });

@@ -1,5 +1,6 @@
 //! The other end of a measurement: this program again, in a process of its own.
 
+use crate::support::Cgroup;
 use nix::sys::socket::{MsgFlags, recv, send};
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -16,7 +17,15 @@ pub struct Peer(Child);
 impl Peer {
     /// Starts one that is `what`; `stdin`: what it talks over.
     pub fn start(what: &str, arguments: &[&str], stdin: Option<OwnedFd>) -> Peer {
-        let mut command = Command::new(std::env::current_exe().unwrap());
+        Peer::by(Command::new(std::env::current_exe().unwrap()), what, arguments, stdin)
+    }
+
+    /// The same in a cgroup of its own.
+    pub fn start_in(cgroup: &Cgroup, what: &str, arguments: &[&str]) -> Peer {
+        Peer::by(cgroup.command(&std::env::current_exe().unwrap()), what, arguments, None)
+    }
+
+    fn by(mut command: Command, what: &str, arguments: &[&str], stdin: Option<OwnedFd>) -> Peer {
         command.args([FLAG, what]).args(arguments);
         command.stdin(stdin.map_or(Stdio::null(), Stdio::from));
         crate::support::sys::die_with_us(&mut command);
