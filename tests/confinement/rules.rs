@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 
 /// Rules that a quiet half minute does not use, and why they stay: role and call.
-const SELDOM: [(&str, &str, &str); 9] = [
+const SELDOM: [(&str, &str, &str); 10] = [
     ("gate", "clock_gettime", "only where the clock is no vDSO's (hpet, acpi_pm)"),
     ("ecdh", "clock_gettime", "likewise"),
     ("broker", "clock_gettime", "likewise"),
@@ -20,6 +20,7 @@ const SELDOM: [(&str, &str, &str); 9] = [
     ("gate", "exit_group", "likewise"),
     ("ecdh", "exit_group", "likewise"),
     ("broker", "mremap", "a buffer that grows beyond malloc's threshold, where it can grow in place"),
+    ("broker", "brk", "malloc, where the heap that it began with is not enough"),
     ("broker", "madvise", "std's, at the end of what is allocated"),
     ("broker", "getrandom", "an interrupted or a short read of it, as std and getrandom do it"),
 ];

@@ -240,7 +240,11 @@ impl DecisionLog {
             boot_ms,
             is: "intent",
             method: wanted.method,
-            socket: self.sockets.get(usize::from(wanted.who.socket)).map_or("", String::as_str),
+            socket: if wanted.who.socket == ADMIN {
+                OPERATOR
+            } else {
+                self.sockets.get(usize::from(wanted.who.socket)).map_or("", String::as_str)
+            },
             uid: Some(wanted.who.uid),
             cgroup: wanted.who.cgroup,
             session: wanted.session.as_deref(),
