@@ -240,11 +240,7 @@ impl DecisionLog {
             boot_ms,
             is: "intent",
             method: wanted.method,
-            socket: if wanted.who.socket == ADMIN {
-                OPERATOR
-            } else {
-                self.sockets.get(usize::from(wanted.who.socket)).map_or("", String::as_str)
-            },
+            socket: called(&self.sockets, wanted.who.socket.into()),
             uid: Some(wanted.who.uid),
             cgroup: wanted.who.cgroup,
             session: wanted.session.as_deref(),
@@ -350,7 +346,7 @@ impl DecisionLog {
                 let asked_on = if operator.is_some() { usize::from(ADMIN) } else { socket };
                 Entry::SessionStarted(SessionStarted {
                     asked: self.asked(asked_on, operator.or(Some(terms.starter)), "session_start", parent),
-                    on: operator.map(|_| self.path(socket)),
+                    on: operator.map(|_| called(&self.sockets, socket).to_owned()),
                     rules: u32::try_from(terms.rules.len()).unwrap_or(u32::MAX),
                     started: terms.token.label(),
                     account: self.accounts.get(terms.account).map(|(name, _)| name.clone()).unwrap_or_default(),
@@ -440,26 +436,18 @@ impl DecisionLog {
         let operator = socket == usize::from(ADMIN);
         let flood = if operator { Some(&mut self.operators) } else { self.floods.get_mut(socket) };
         let Some((since_ms, counts)) = flood.and_then(|flood| flood.end(now, at_once)) else { return };
-        let socket = self.path(socket);
+        let socket = called(&self.sockets, socket).to_owned();
         self.push_or_lose(now, Entry::More(entry::More { socket, since_ms, counts }));
     }
 
     fn asked(&self, socket: usize, who: Option<Principal>, method: &str, session: Option<String>) -> Asked {
         Asked {
             method: method.to_owned(),
-            socket: self.path(socket),
+            socket: called(&self.sockets, socket).to_owned(),
             uid: who.map(|who| who.uid),
             cgroup: who.and_then(|who| who.cgroup),
             session,
         }
-    }
-
-    /// What a socket is called in the log.
-    fn path(&self, socket: usize) -> String {
-        if socket == usize::from(ADMIN) {
-            return OPERATOR.to_owned();
-        }
-        self.sockets.get(socket).cloned().unwrap_or_default()
     }
 
     fn push_or_lose(&mut self, now: Now, entry: Entry) {
@@ -503,6 +491,11 @@ impl DecisionLog {
             }
         }
     }
+}
+
+/// What a socket is called in the log.
+fn called(sockets: &[String], socket: usize) -> &str {
+    if socket == usize::from(ADMIN) { OPERATOR } else { sockets.get(socket).map_or("", String::as_str) }
 }
 
 /// The records that rows of intents go to: the gates', then the ECDH holder's.

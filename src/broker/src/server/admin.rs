@@ -9,6 +9,7 @@ use nix::sys::socket::{MsgFlags, recv, send};
 use sha2::{Digest, Sha256};
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use super::batch::Asking;
 use super::decided::not_logged;
 use super::requests::random;
 use super::{Client, Job, LISTENER, Server, Then};
@@ -243,19 +244,13 @@ impl<C: Clock> Server<C> {
             created_at: created_at.into(),
             id: &event,
         };
-        let Some(noted) = self.note_intent(&wanted) else { return Err(not_logged()) };
+        let Some(noted) = self.decisions.intend(&wanted, now) else { return Err(not_logged()) };
         if let Some(client) = self.clients.get_mut(&id) {
             client.connection.state = State::Signing { weight };
         }
         let then = Then::Operators { unsigned };
         let job = Job { client: id, who, account, kind: draft.kind, token: None, then, noted };
-        if let Some(Some(gate)) = self.gates.get_mut(account) {
-            gate.ask(&canonical, event, job, now.boot);
-        }
-        // A gate that is gone shows in epoll as well: the loop ends there, with the reason.
-        if let Err(why) = self.push_gate(account) {
-            log::debug!("{why}");
-        }
+        self.ask_together(Asking { canonical, id: event, job });
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use super::decided::not_logged;
 use super::requests::journal_lacking;
 use super::{End, Job, Server, Then};
 use crate::alert::{Alert, Rank};
-use crate::clock::Clock;
+use crate::clock::{Clock, Now};
 use crate::reply::{Code, Error};
 
 /// Events that wait for each other at most: the gate could be at work on the first.
@@ -23,7 +23,8 @@ pub(super) struct Asking {
 }
 
 impl<C: Clock> Server<C> {
-    /// Asks a gate with the others of this round.
+    /// Asks a gate with the others of this round. All that gates are asked goes this way: they answer in the order in which the
+    /// intents are in the log.
     pub(super) fn ask_together(&mut self, asking: Asking) {
         self.asking.push(asking);
         if self.asking.len() >= MOST {
@@ -33,9 +34,13 @@ impl<C: Clock> Server<C> {
 
     /// Writes what the events of this round need, and asks their gates. What cannot be written is not asked.
     pub(super) fn commit(&mut self) {
-        if self.asking.is_empty() {
-            return;
+        // A client that is refused goes on with what it has sent behind.
+        while !self.asking.is_empty() {
+            self.commit_once();
         }
+    }
+
+    fn commit_once(&mut self) {
         let now = self.clock.now();
         // Both, whatever the first one says.
         let (kept, logged) = (self.journal.has_all() & self.can_keep(now), self.can_log(now));
@@ -52,7 +57,7 @@ impl<C: Clock> Server<C> {
             }
             self.decisions.not_asked(job.noted, now);
             let client = job.client;
-            self.unsigned(job, &if kept { not_logged() } else { journal_lacking() });
+            self.unsigned(job, if kept { not_logged() } else { journal_lacking() }, now);
             self.advance(client);
         }
         for account in asked {
@@ -93,10 +98,13 @@ impl<C: Clock> Server<C> {
         end
     }
 
-    /// No signature comes of a sign_event that was granted: others may have its slot, and its client is told why.
-    pub(super) fn unsigned(&mut self, job: Job, error: &Error) {
-        let Then::Event { slot, .. } = job.then else { return };
-        let now = self.clock.now();
+    /// No signature comes of it: its client is told why, and others may have its slot.
+    pub(super) fn unsigned(&mut self, job: Job, error: Error, now: Now) {
+        let slot = match job.then {
+            Then::Event { slot, .. } => slot,
+            Then::Operators { .. } => return self.answer(job.client, &error.line()),
+            Then::Seal(errand) => return self.sealed(*errand, Err(error), now),
+        };
         self.give_back(*slot);
         self.decisions.count(usize::from(job.who.socket), error.code.word());
         let verb = if error.code == Code::RateLimited { "rate-limited" } else { "rejected" };

@@ -1,5 +1,6 @@
 //! Errands on their way between ECDH holder and gate: nip44, nip04, wrap_dm, unwrap_gift_wrap.
 
+use super::batch::Asking;
 use super::decided::not_logged;
 use super::{Job, Server, Then};
 use crate::agreement::Request;
@@ -132,17 +133,12 @@ impl<C: Clock> Server<C> {
                     created_at: texts.created_at.into(),
                     id: &id,
                 };
-                let Some(noted) = self.note_intent(&wanted) else {
+                let Some(noted) = self.decisions.intend(&wanted, now) else {
                     return self.sealed((trip, errand), Err(not_logged()), now);
                 };
                 let then = Then::Seal(Box::new((trip, errand)));
                 let job = Job { client, who, account, kind: crate::nostr::nip59::SEAL, token, then, noted };
-                if let Some(Some(gate)) = self.gates.get_mut(account) {
-                    gate.ask(&texts.canonical, id, job, now.boot);
-                }
-                if let Err(why) = self.push_gate(account) {
-                    log::debug!("{why}");
-                }
+                self.ask_together(Asking { canonical: texts.canonical, id, job });
             }
             (Step::Done(line), _) => {
                 if trip.method == Crypto::UnwrapGiftWrap

@@ -294,22 +294,17 @@ impl<C: Clock> Server<C> {
         let now = self.clock.now();
         let Answer { job, id, status, signature, .. } = answer;
         let client = job.client;
-        let outcome = self.outcome(status, &job, now).map(|()| (id, signature));
+        let outcome = self.outcome(status, &job, now);
         let outcome =
             if job.who.is_operator() { outcome.map_err(|error| self.advised(error, status, &job)) } else { outcome };
-        match (&job.then, outcome) {
-            (Then::Operators { unsigned }, Ok(_)) => self.answer(client, &reply::signed(unsigned, &id, &signature)),
-            (Then::Operators { .. }, Err(error)) => self.answer(client, &error.line()),
-            (Then::Event { unsigned, .. }, Ok(_)) => {
+        match (job.then, outcome) {
+            (then, Err(error)) => self.unsigned(Job { then, ..job }, error, now),
+            (Then::Operators { unsigned }, Ok(())) => self.answer(client, &reply::signed(&unsigned, &id, &signature)),
+            (Then::Event { unsigned, .. }, Ok(())) => {
                 self.note_served();
-                self.answer(client, &reply::signed(unsigned, &id, &signature));
+                self.answer(client, &reply::signed(&unsigned, &id, &signature));
             }
-            (Then::Event { .. }, Err(error)) => self.unsigned(job, &error),
-            (Then::Seal(_), outcome) => {
-                if let Then::Seal(errand) = job.then {
-                    self.sealed(*errand, outcome, now);
-                }
-            }
+            (Then::Seal(errand), Ok(())) => self.sealed(*errand, Ok((id, signature)), now),
         }
         self.advance(client);
     }

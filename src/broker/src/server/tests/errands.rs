@@ -188,3 +188,24 @@ fn a_holder_that_has_stopped_keeps_nobody_waiting_and_is_asked_again_once_it_ans
     bench.holder(9);
     assert!(bench.reply(again).expect("a reply")["result"].is_string());
 }
+
+/// A gate answers in the order in which it is asked, and the audit takes rows for the intents in their order.
+///
+/// Checked: where a seal, or the operator's event, is asked for at once, this fails.
+#[test]
+fn a_seal_and_the_operators_event_take_their_turn_among_the_events_of_a_round() {
+    let mut bench = open(600);
+    bench.sign(1, 1, "first");
+    let params = format!(r#"{{"recipientPubkey":"{}","message":"second"}}"#, PEERS[0]);
+    bench.ask(1, 2, &format!(r#"{{"method":"wrap_dm","params":{params}}}"#));
+    assert_ne!(bench.holder(9), "", "the key that the seal is encrypted with");
+    bench.sign(1, 3, "third");
+    let mut operator = super::operator::connect(&mut bench);
+    bench.server.serve_operator();
+    let event = r#"{"method":"sign_event","params":{"kind":1,"content":"fourth"}}"#;
+    assert_eq!(super::operator::ask(&mut bench, &mut operator, event), None);
+    let came = bench.gate(SIGNED);
+    let [first, seal, third, fourth] = &came[..] else { panic!("{came:?}") };
+    assert_eq!([first, third, fourth], ["first", "third", "fourth"]);
+    assert!(seal.len() > 100, "a seal's content is encrypted: {seal}");
+}

@@ -5,7 +5,7 @@
 use super::*;
 
 /// What the operator is answered over this connection.
-fn ask(bench: &mut Bench, operator: &mut UnixStream, line: &str) -> Option<Value> {
+pub(super) fn ask(bench: &mut Bench, operator: &mut UnixStream, line: &str) -> Option<Value> {
     operator.write_all(format!("{line}\n").as_bytes()).expect("room");
     bench.server.serve_operator();
     reply(bench, operator)
@@ -18,7 +18,7 @@ fn reply(bench: &mut Bench, operator: &mut UnixStream) -> Option<Value> {
     (!text.is_empty()).then(|| serde_json::from_slice(&text).expect("one line"))
 }
 
-fn connect(bench: &mut Bench) -> UnixStream {
+pub(super) fn connect(bench: &mut Bench) -> UnixStream {
     let operator = UnixStream::connect_addr(&bench.desk).expect("a place");
     operator.set_nonblocking(true).expect("set");
     operator
