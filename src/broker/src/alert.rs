@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::Write as _;
 
 use crate::clock::Now;
+use crate::shown::push_shown;
 use nsecd_policy::time::iso;
 
 /// Characters of an agent's text in a line.
@@ -124,7 +125,7 @@ impl AlertLog {
 /// `2026-04-02T05:37:39.123Z sign_event rejected: … (kind=0, token=…)`, newline included.
 fn line(alert: &Alert<'_>, now: Now) -> String {
     let mut out = format!("{} {} {}: ", iso(now.wall), alert.method, alert.verb);
-    push_escaped(&mut out, alert.text);
+    push_shown(&mut out, alert.text, SHOWN);
     out.push_str(" (");
     if let Some(kind) = alert.kind {
         let _ = write!(out, "kind={kind}, "); // writing to a String cannot fail
@@ -134,21 +135,6 @@ fn line(alert: &Alert<'_>, now: Now) -> String {
         None => out.push_str("token=none)\n"),
     }
     out
-}
-
-/// Printable ASCII as it is, the rest as `\u{…}` and the like, cut with an ellipsis.
-fn push_escaped(out: &mut String, text: &str) {
-    let end = out.len() + SHOWN;
-    for c in text.chars() {
-        if out.len() >= end {
-            out.push_str("...");
-            return;
-        }
-        match c {
-            ' '..='~' if c != '\\' => out.push(c),
-            other => out.extend(other.escape_default()),
-        }
-    }
 }
 
 #[cfg(test)]

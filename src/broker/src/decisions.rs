@@ -22,6 +22,7 @@ use crate::day::DAY;
 
 use crate::principal::{ADMIN, Principal};
 use crate::row::Row;
+use crate::shown::push_shown;
 pub use end::Sized;
 use end::{End, end, ordinal};
 use flood::Flood;
@@ -33,10 +34,10 @@ const KEPT: usize = 64 * 1024;
 /// gives none sooner than a second after the last.
 const PAUSE: u64 = 10_000;
 const SHORT: u64 = 1_500;
+/// Characters of an agent's text that a line has.
+const SHOWN: usize = 200;
 /// The admin socket's name.
 const OPERATOR: &str = "admin";
-/// Characters of a reason that a line has.
-const SHOWN: usize = 200;
 
 /// A decision for which nobody was asked.
 pub struct Decision<'a> {
@@ -300,11 +301,11 @@ impl DecisionLog {
         }
         let decided = entry::Decided {
             asked: self.asked(socket, who, method, session),
-            account: account.map(escaped),
+            account: account.map(shown),
             kind,
             verdict: if rule.is_some() { "refused" } else { "done" }.to_owned(),
             rule: rule_or_done.to_owned(),
-            why: escaped(why),
+            why: shown(why),
         };
         self.push_or_lose(now, Entry::Decided(decided));
     }
@@ -510,19 +511,9 @@ fn records(policy: &Policy) -> Vec<Rows> {
     gates.chain(policy.ecdh_record.iter().map(|record| rows(record, false))).collect()
 }
 
-/// Printable ASCII as it is, the rest as `\u{…}` and the like, cut with an ellipsis.
-fn escaped(text: &str) -> String {
+fn shown(text: &str) -> String {
     let mut out = String::new();
-    for c in text.chars() {
-        if out.len() >= SHOWN {
-            out.push_str("...");
-            break;
-        }
-        match c {
-            ' '..='~' if c != '\\' => out.push(c),
-            other => out.extend(other.escape_default()),
-        }
-    }
+    push_shown(&mut out, text, SHOWN);
     out
 }
 

@@ -43,6 +43,7 @@ pub mod row;
 pub mod rules;
 pub mod server;
 pub mod session;
+mod shown;
 pub mod stalled;
 mod start;
 #[allow(unsafe_code, reason = "the one file for calls that nix has no safe form for")]
