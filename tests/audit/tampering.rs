@@ -230,6 +230,29 @@ fn a_row_that_nobody_asked_for_and_one_that_is_cut_off_are_named_whatever_their_
     }
 }
 
+/// Checked: red without the bound in `audit/rows.rs` (an overflow ends nsecctl).
+#[test]
+fn numbers_at_either_end_of_their_range_are_named_and_do_not_end_the_check() {
+    for value in [0, 1 << 62, 1 << 63, u64::MAX - 1, u64::MAX] {
+        // Of a header, of a first and of a last row; and of all three in a file that has no other.
+        for (name, at) in
+            [(RECORD, &[0][..]), (RECORD, &[1]), (OLD, &[1]), ("default.ecdh.record", &[1]), (OLD, &[0, 1])]
+        {
+            let copy = Copy::new();
+            copy.rows(name, |rows| {
+                for row in at {
+                    let field = if *row == 0 { 24..32 } else { 0..8 };
+                    rows[*row][field].copy_from_slice(&u64::to_be_bytes(value));
+                }
+                if at.len() > 1 {
+                    rows.truncate(2);
+                }
+            });
+            assert_eq!(verify(copy.dir.path())["clean"], json!(false), "{name} {at:?} {value}");
+        }
+    }
+}
+
 #[test]
 fn a_line_that_is_altered_removed_reordered_or_repeated_is_named() {
     for what in ["\"is\":\"intent\"", "\"is\":\"outcome\""] {

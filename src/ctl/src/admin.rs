@@ -5,13 +5,15 @@ use crate::order;
 use nsecd_policy::operator::ADMIN_SOCKET;
 use serde_json::{Value, json};
 use std::fs;
-use std::io::{self, BufRead, BufReader, ErrorKind, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long nsecd may take: it answers at once, but for a broker that is being started.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Bytes of a reply at most; none of nsecd's has a tenth of that.
+const LONGEST: u64 = 16 << 20;
 
 /// Where it listens.
 pub(crate) fn socket(admin: &AdminDir) -> Result<PathBuf, String> {
@@ -25,12 +27,23 @@ pub(crate) fn exchange(path: &Path, request: &str) -> io::Result<String> {
     stream.set_write_timeout(Some(PATIENCE))?;
     // Who is refused for its uid may be so before it has asked; the refusal is there to be read all the same.
     let sent = stream.write_all(request.as_bytes());
-    let mut line = String::new();
-    match BufReader::new(stream).read_line(&mut line) {
-        Ok(0) => Err(sent.err().unwrap_or_else(|| ErrorKind::UnexpectedEof.into())),
-        Ok(_) => Ok(line),
-        Err(e) => Err(e),
+    match reply(stream)? {
+        line if line.is_empty() => Err(sent.err().unwrap_or_else(|| ErrorKind::UnexpectedEof.into())),
+        line => Ok(line),
     }
+}
+
+/// A reply's line; empty if there is none.
+///
+/// # Errors
+/// The stream's; or the line is longer than any of nsecd's: whoever answers is no nsecd, or has been taken over.
+pub(crate) fn reply(stream: UnixStream) -> io::Result<String> {
+    let mut line = String::new();
+    BufReader::new(stream.take(LONGEST)).read_line(&mut line)?;
+    if line.len() as u64 == LONGEST && !line.ends_with('\n') {
+        return Err(io::Error::other(format!("a reply of more than {LONGEST} bytes is none of nsecd's")));
+    }
+    Ok(line)
 }
 
 /// What may be wrong where nobody answers.

@@ -10,7 +10,7 @@ use clap::{Args, Subcommand, ValueHint};
 use serde_json::{Map, Value, json};
 use std::env;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -326,9 +326,7 @@ fn store(file: &Path, token: &str) -> io::Result<()> {
 fn exchange(path: &Path, request: &str) -> io::Result<String> {
     let mut stream = UnixStream::connect(path)?;
     stream.write_all(request.as_bytes())?;
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line)?;
-    Ok(line)
+    admin::reply(stream)
 }
 
 /// Where nsecd listens unless told otherwise, most specific first.

@@ -3,13 +3,13 @@
 //! Goes on after what is wrong, so that one fault is said once and the next one as well.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, BufRead, BufReader, Read as _};
+use std::io::{self, BufReader, Read as _};
 
 use nsecd_trail::DECISIONS;
 use nsecd_trail::entry::{Entry, File};
 use nsecd_trail::line::{Line, Read, after, origin};
 
-use super::files::Seen;
+use super::files::{Seen, read_line};
 use super::report::Report;
 
 /// Links of lines that are remembered: what is out of order is looked for no further away.
@@ -102,18 +102,16 @@ impl<'a> Chain<'a> {
         let mut reader = BufReader::with_capacity(1 << 16, (&log.file).take(log.size));
         let (mut text, mut at, mut offset) = (Vec::new(), At { file: log.name.clone(), line: 0 }, 0);
         loop {
-            text.clear();
-            let bytes = reader.read_until(b'\n', &mut text)? as u64;
+            let (bytes, _) = read_line(&mut reader, &mut text)?;
             if bytes == 0 {
                 return Ok(());
             }
             at.line += 1;
             let late = offset >= settled;
             offset += bytes;
-            let line = text.strip_suffix(b"\n").unwrap_or(&text);
-            match Read::parse(line) {
+            match Read::parse(&text) {
                 Some(read) => self.line(&at, &read, late, each),
-                None => self.fragments.push((at.clone(), line.len() as u64)),
+                None => self.fragments.push((at.clone(), text.len() as u64)),
             }
             self.report.lines += 1;
         }

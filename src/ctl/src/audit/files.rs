@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, BufRead};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
 use nsecd_trail::DECISIONS;
+use nsecd_trail::line::LONGEST;
 
 /// How often files may be rotated while they are opened.
 const TRIES: usize = 20;
@@ -55,6 +56,28 @@ pub fn snapshot(state: &Path) -> Result<Snapshot, String> {
         }
     }
     Err(format!("the files in {} are rotated faster than they can be opened", state.display()))
+}
+
+/// Reads a line, without its end, into `text`, which has no more of it than the longest line of the log and a byte. How many bytes were
+/// read, and whether its end was among them.
+///
+/// # Errors
+/// read(2)'s.
+pub fn read_line(reader: &mut impl BufRead, text: &mut Vec<u8>) -> io::Result<(u64, bool)> {
+    text.clear();
+    let mut bytes = 0;
+    loop {
+        let buffer = reader.fill_buf()?;
+        let end = buffer.iter().position(|b| *b == b'\n');
+        let part = &buffer[..end.unwrap_or(buffer.len())];
+        text.extend_from_slice(&part[..part.len().min(LONGEST + 1 - text.len())]);
+        let used = part.len() + usize::from(end.is_some());
+        bytes += used as u64;
+        reader.consume(used);
+        if used == 0 || end.is_some() {
+            return Ok((bytes, end.is_some()));
+        }
+    }
 }
 
 impl Snapshot {
@@ -146,6 +169,24 @@ fn identities(state: &Path) -> io::Result<Vec<(String, u64)>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_is_read_whole_or_no_further_than_any_line_of_the_log_goes() {
+        let long = "y".repeat(3 * LONGEST);
+        let all = format!("one\n\n{long}\nlast");
+        let mut reader = io::BufReader::with_capacity(1000, all.as_bytes());
+        for (bytes, ended, length, begin) in [
+            (4, true, 3, "one"),
+            (1, true, 0, ""),
+            (3 * LONGEST as u64 + 1, true, LONGEST + 1, "yyyy"),
+            (4, false, 4, "last"),
+            (0, false, 0, ""),
+        ] {
+            let mut text = Vec::new();
+            assert_eq!(read_line(&mut reader, &mut text).expect("memory"), (bytes, ended));
+            assert_eq!((text.len(), &text[..text.len().min(4)]), (length, begin.as_bytes()));
+        }
+    }
 
     /// Checked: without the look at the numbers this fails.
     #[test]

@@ -5,7 +5,7 @@
 //! have one or not: for a gate the next start says how many rows there were; the ECDH holder lives on and may work off what it
 //! was asked for later, so there all that is possible is followed up.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeMap;
 use std::io;
 
 use nsecd_trail::entry::{self, Intent, Outcome, RowOf};
@@ -74,13 +74,14 @@ pub struct Matcher {
     /// What was found.
     pub checked: Checked,
     rows: Rows,
-    /// The numbers that the next row may have; empty before the log has said where it begins.
-    next: BTreeSet<u64>,
+    /// The numbers that the next row may have, in order; empty before the log has said where it begins.
+    next: Vec<u64>,
     /// Whether a record is kept at all.
     kept: bool,
     /// Whether it is a gate's.
     settled: bool,
-    pending: VecDeque<Open>,
+    /// By the numbers of their lines.
+    pending: BTreeMap<u64, Open>,
     undecided: Option<Undecided>,
     /// Lines that are missing or altered: so much may be left unexplained.
     slack: u64,
@@ -140,7 +141,7 @@ impl Matcher {
         self.boots.push((last, boot_id.to_owned()));
         if !begun {
             self.pending.clear();
-            self.next = [last + 1].into();
+            self.next = vec![last + 1];
             self.checked.older = (last + 1).saturating_sub(self.rows.first()).min(self.checked.rows);
             return Ok(());
         }
@@ -151,11 +152,11 @@ impl Matcher {
         self.checked.never_used += unused;
         self.decide(last + 1, report)?;
         if rows.settled {
-            self.next = [last + 1].into();
+            self.next = vec![last + 1];
         } else {
             self.next.retain(|next| *next > last);
             if self.next.is_empty() {
-                self.next = [last + 1].into();
+                self.next = vec![last + 1];
             }
         }
         Ok(())
@@ -166,7 +167,7 @@ impl Matcher {
         if let (true, Some(last)) = (self.next.is_empty(), rows.last) {
             self.pending.clear();
             (self.kept, self.settled, self.oldest) = (true, rows.settled, rows.oldest);
-            self.next = [last + 1].into();
+            self.next = vec![last + 1];
             self.checked.older = (last + 1).saturating_sub(self.rows.first()).min(self.checked.rows);
         } else if rows.last.is_none() {
             self.kept = false;
@@ -181,12 +182,12 @@ impl Matcher {
         }
         let Line { n, ms, boot_ms, .. } = *line;
         let id = unhex(&intent.id);
-        self.pending.push_back(Open { at: at.clone(), line: n, ms, boot_ms, intent: intent.clone(), id });
+        self.pending.insert(n, Open { at: at.clone(), line: n, ms, boot_ms, intent: intent.clone(), id });
     }
 
     /// Whether this intent waits for its outcome here.
     pub fn has(&self, line: u64) -> bool {
-        self.pending.iter().any(|open| open.line == line)
+        self.pending.contains_key(&line)
     }
 
     /// What came of an intent.
@@ -194,11 +195,11 @@ impl Matcher {
     /// # Errors
     /// read(2)'s.
     pub fn outcome(&mut self, line: &Line, outcome: &Outcome, late: Late, report: &mut Report) -> io::Result<()> {
-        let Some(position) = self.pending.iter().position(|open| open.line == outcome.intent) else { return Ok(()) };
-        let Some(open) = self.pending.remove(position) else { return Ok(()) };
+        let Some(open) = self.pending.remove(&outcome.intent) else { return Ok(()) };
         // Who was not asked has its outcome out of turn.
         if outcome.status.is_some() {
-            for passed in self.pending.drain(..position).collect::<Vec<_>>() {
+            let later = self.pending.split_off(&open.line);
+            for passed in std::mem::replace(&mut self.pending, later).into_values() {
                 if !self.spend() {
                     let text = format!("the outcome of line {} is missing", passed.line);
                     report.find("lines_missing", &passed.at.file, (Some(passed.at.line), None), text);
@@ -219,7 +220,7 @@ impl Matcher {
     pub fn orphan(&mut self, outcome: &Outcome) {
         if outcome.row() == RowOf::One && self.kept {
             self.checked.gone += 1;
-            self.next = self.next.iter().map(|next| next + 1).collect();
+            self.next.iter_mut().for_each(|next| *next += 1);
         }
     }
 
@@ -284,7 +285,7 @@ impl Matcher {
     /// Intents that have no outcome and will get none; `last`: the rows there were then. How many have a row, or may have
     /// one, and how many have none.
     fn cut_off(&mut self, last: u64, settled: bool, report: &mut Report) -> io::Result<(u64, u64)> {
-        let pending: Vec<Open> = self.pending.drain(..).collect();
+        let pending: Vec<Open> = std::mem::take(&mut self.pending).into_values().collect();
         if !settled || self.next.len() != 1 {
             let before = self.next.len();
             for open in &pending {
@@ -293,7 +294,7 @@ impl Matcher {
             let used = ((self.next.len() - before) as u64).min(pending.len() as u64);
             if let Some(next) = self.next.last().copied().filter(|next| *next <= last) {
                 self.unexplained(next, last, report)?;
-                self.next = [last + 1].into();
+                self.next = vec![last + 1];
             }
             return Ok((used, pending.len() as u64 - used));
         }
@@ -322,7 +323,7 @@ impl Matcher {
         if next <= last {
             self.unexplained(next, last, report)?;
         }
-        self.next = [next.max(last + 1)].into();
+        self.next = vec![next.max(last + 1)];
         Ok((used, unused))
     }
 
@@ -349,32 +350,32 @@ impl Matcher {
     /// An intent that may have its row or not.
     fn perhaps(&mut self, open: &Open) -> io::Result<()> {
         for next in self.next.clone() {
-            if let Some(row) = self.rows.get(next)?
-                && same(open, &row)
-            {
-                self.next.insert(next + 1);
+            if self.rows.get(next)?.is_some_and(|row| same(open, &row)) {
+                self.next.push(next + 1);
             }
         }
+        self.next.sort_unstable();
+        self.next.dedup();
         Ok(())
     }
 
     /// An intent that has its row.
     fn certain(&mut self, open: Open, ended: &Ended, report: &mut Report) -> io::Result<()> {
-        let mut after = BTreeSet::new();
+        let mut after = Vec::new();
         let mut gone = false;
         for next in &self.next {
             if *next < self.rows.first() {
                 gone = true;
-                after.insert(next + 1);
+                after.push(next + 1);
             } else if self.rows.get(*next)?.is_some_and(|row| same(&open, &row)) {
-                after.insert(next + 1);
+                after.push(next + 1);
             }
         }
         if let Some(undecided) = self.undecided.take() {
             let verdict = undecided.verdict(|next| after.contains(&(next + 1)));
             let next = self.settle(undecided, &verdict, report)?;
             after.retain(|after| *after == next + 1);
-            self.next = [next].into();
+            self.next = vec![next];
         }
         if let Some(first) = after.first().copied() {
             if gone {
@@ -397,7 +398,7 @@ impl Matcher {
         }
         if self.rows.get(next)?.is_none() {
             // That it is missing has been said with its number.
-            self.next = [next + 1].into();
+            self.next = vec![next + 1];
             return Ok(());
         }
         let near = next + 1..=(next + NEAR).min(self.rows.last());
@@ -419,7 +420,7 @@ impl Matcher {
         if let Some(undecided) = self.undecided.take() {
             let verdict = undecided.verdict(|next| next == end);
             let next = self.settle(undecided, &verdict, report)?;
-            self.next = [next].into();
+            self.next = vec![next];
         }
         Ok(())
     }

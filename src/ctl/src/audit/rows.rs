@@ -1,9 +1,11 @@
-//! One record for itself: its files are one chain, its rows have numbers without a gap.
+//! One record for itself: its files are one chain, its rows have numbers without a gap. No number is taken for more than [`MOST`], which none
+//! reaches: whoever has altered one can bring no sum here to overflow.
 
 use std::cell::RefCell;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use nsecd_trail::line::MOST;
 use nsecd_trail::row::{Header, ROW, Row};
 use sha2::{Digest, Sha256};
 
@@ -62,6 +64,7 @@ impl Rows {
                 seen.file.read_exact_at(&mut bytes, 0)?;
             }
             let header = Header::parse(&bytes).filter(|_| whole);
+            let header = header.map(|header| Header { first: header.first.min(MOST), ..header });
             let (number, name) = (seen.number, seen.name.clone());
             let torn = seen.size % ROW as u64;
             if torn > 0 {
@@ -207,7 +210,8 @@ impl Rows {
         let mut row = [0; ROW];
         let at = (index % BLOCK) as usize * ROW;
         row.copy_from_slice(&bytes[at..at + ROW]);
-        Ok(Row::parse(&row))
+        let row = Row::parse(&row);
+        Ok(Row { sequence: row.sequence.min(MOST), ..row })
     }
 
     fn find(&self, sequence: u64) -> Option<(usize, u64)> {
@@ -244,7 +248,11 @@ impl Rows {
 
     /// Number of the last row; that before the first, if there is none.
     pub fn last(&self) -> u64 {
-        self.runs.iter().map(|run| run.sequence + run.count - 1).max().unwrap_or(self.first() - 1)
+        self.runs
+            .iter()
+            .map(|run| (run.sequence + run.count).saturating_sub(1))
+            .max()
+            .unwrap_or(self.first().saturating_sub(1))
     }
 
     /// How many there are.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufReader, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::thread::sleep;
@@ -12,7 +12,7 @@ use nsecd_policy::time::iso;
 use nsecd_trail::entry::{Asked, Count, Decided, Entry, Intent, More, Outcome, Reloaded, Rows, SessionStarted};
 use nsecd_trail::line::{Line, Read};
 
-use super::files::snapshot;
+use super::files::{read_line, snapshot};
 
 /// Between looks for more.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -42,8 +42,11 @@ pub fn tail(state: &Path, lines: usize, follow: bool, json: bool) -> Result<(), 
         return Err(format!("{} has no decision log: is it nsecd's state directory?", state.display()));
     };
     let mut out = io::stdout().lock();
-    let mut show =
-        |text: &[u8]| if json { out.write_all(&[text, b"\n"].concat()) } else { writeln!(out, "{}", words(text)) };
+    // A broker that was taken over may have written what a terminal obeys.
+    let mut show = |text: &[u8]| {
+        let shown = if json { String::from_utf8_lossy(text).into_owned() } else { words(text) };
+        writeln!(out, "{}", crate::obeyed_by_none(&shown, false))
+    };
     // Whoever reads them has had enough where they cannot be written.
     if last.iter().any(|text| show(text).is_err()) {
         return Ok(());
@@ -78,8 +81,8 @@ fn began(path: &Path) -> Option<u64> {
 /// The next line, if all of it is there.
 fn line(reader: &mut BufReader<fs::File>) -> io::Result<Option<Vec<u8>>> {
     let mut text = Vec::new();
-    let bytes = reader.read_until(b'\n', &mut text)?;
-    if text.pop_if(|last| *last == b'\n').is_some() {
+    let (bytes, ended) = read_line(reader, &mut text)?;
+    if ended {
         return Ok(Some(text));
     }
     // Not finished: from its beginning, next time.
@@ -95,10 +98,7 @@ fn words(text: &[u8]) -> String {
         return format!("(no line of the log) {shown}");
     };
     let Line { n, ms, entry, .. } = read.line;
-    let said = said(entry);
-    // A broker that was taken over may have written what a terminal obeys.
-    let shown = said.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] });
-    format!("{} {n} {}", iso(ms), shown.collect::<String>())
+    format!("{} {n} {}", iso(ms), said(entry))
 }
 
 fn said(entry: Entry) -> String {
