@@ -16,6 +16,9 @@ struct Sample {
     pid: i32,
     /// Proportional set size, kB.
     pss: u64,
+    /// The part of it that no file is behind, kB: all that a leak can be. The rest is code and tables; how much of those is resident, and who
+    /// shares it, is up to whatever else runs on the machine.
+    own: u64,
     fds: u64,
     /// Whether nobody was being killed at the time.
     quiet: bool,
@@ -36,8 +39,8 @@ impl Gauge {
         self.last = Some(Instant::now());
         for (role, pid) in nsecd.processes() {
             // One that has just ended is not looked at.
-            if let (Some(pss), Some(fds)) = (pss(pid), descriptors(pid)) {
-                self.roles.entry(role).or_default().push(Sample { pid, pss, fds, quiet });
+            if let (Some([pss, own]), Some(fds)) = (memory(pid), descriptors(pid)) {
+                self.roles.entry(role).or_default().push(Sample { pid, pss, own, fds, quiet });
             }
         }
     }
@@ -49,7 +52,7 @@ impl Gauge {
         for (role, samples) in &self.roles {
             let more = if role == "nsecd-broker" { CONNECTIONS } else { 0 };
             for (what, [early, late]) in [("early and late", thirds(samples)), ("in one life", life(samples))] {
-                if late.pss > early.pss + early.pss / 10 + KB || late.fds > early.fds + more {
+                if late.own > early.own + early.own / 10 + KB || late.fds > early.fds + more {
                     grown.push(format!("{role}, {what}: {early} to {late}"));
                 }
             }
@@ -60,17 +63,18 @@ impl Gauge {
 
 impl fmt::Display for Gauge {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(out, "PSS in kB, and descriptors in brackets; medians")?;
+        writeln!(out, "PSS / of it without a file behind it, in kB, and descriptors in brackets; medians")?;
         let [whole, one] = ["first third -> last third", "longest life, begin -> end"];
-        writeln!(out, "{:<16} {:>8} {whole:>30} {one:>30} {:>12}", "process", "samples", "largest")?;
+        writeln!(out, "{:<16} {:>8} {whole:>34} {one:>34} {:>16}", "process", "samples", "largest")?;
         for (role, samples) in &self.roles {
             let show = |[early, late]: [Size; 2]| format!("{early} -> {late}");
             let most = Size {
                 pss: samples.iter().map(|s| s.pss).max().unwrap_or(0),
+                own: samples.iter().map(|s| s.own).max().unwrap_or(0),
                 fds: samples.iter().map(|s| s.fds).max().unwrap_or(0),
             };
             let (whole, one) = (show(thirds(samples)), show(life(samples)));
-            writeln!(out, "{role:<16} {:>8} {whole:>30} {one:>30} {:>12}", samples.len(), most.to_string())?;
+            writeln!(out, "{role:<16} {:>8} {whole:>34} {one:>34} {:>16}", samples.len(), most.to_string())?;
         }
         Ok(())
     }
@@ -80,12 +84,13 @@ impl fmt::Display for Gauge {
 #[derive(Clone, Copy)]
 struct Size {
     pss: u64,
+    own: u64,
     fds: u64,
 }
 
 impl fmt::Display for Size {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{} ({})", self.pss, self.fds)
+        write!(out, "{} / {} ({})", self.pss, self.own, self.fds)
     }
 }
 
@@ -95,7 +100,7 @@ fn median(samples: &[&Sample]) -> Size {
         all.sort_unstable();
         all.get(all.len() / 2).copied().unwrap_or(0)
     };
-    Size { pss: of(|s| s.pss), fds: of(|s| s.fds) }
+    Size { pss: of(|s| s.pss), own: of(|s| s.own), fds: of(|s| s.fds) }
 }
 
 /// The first and the last third of the time, while processes were being killed.
@@ -116,10 +121,14 @@ fn life(samples: &[Sample]) -> [Size; 2] {
     [median(&longest[..quarter]), median(&longest[longest.len() - quarter..])]
 }
 
-fn pss(pid: i32) -> Option<u64> {
+/// PSS, and the part of it that is anonymous or shared without a file.
+fn memory(pid: i32) -> Option<[u64; 2]> {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
-    line.trim().trim_end_matches(" kB").parse().ok()
+    let field = |name: &str| {
+        let line = rollup.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().trim_end_matches(" kB").parse::<u64>().ok()
+    };
+    Some([field("Pss:")?, field("Pss_Anon:")? + field("Pss_Shmem:")? + field("SwapPss:")?])
 }
 
 fn descriptors(pid: i32) -> Option<u64> {
