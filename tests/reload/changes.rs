@@ -142,3 +142,20 @@ fn the_same_once_more_changes_nothing() {
     assert_eq!(nsecd.processes(), before);
     assert!(client.sign(1, Some(&token)).get("event").is_some());
 }
+
+/// `auto` looks for a credential first, and then in the keyring. Where it found a running key matters no more.
+///
+/// Checked: with what `auto` finds by now compared, this fails.
+#[test]
+fn the_credential_that_auto_has_found_may_go_and_its_key_stays_in_use() {
+    let nsecd = Nsecd::start(OPEN);
+    let mut client = nsecd.connect();
+    fs::remove_file(nsecd.dir.join("credentials/nsec")).unwrap();
+    reload(&nsecd, &OPEN.replace("tokenless = [1, 7]", "tokenless = [1]"));
+    assert!(signs(&mut client, 1) && !signs(&mut client, 7));
+    reload(&nsecd, OPEN);
+    assert!(signs(&mut client, 7));
+    // To name a place is to change it, the same one too.
+    let why = refused(&nsecd, &OPEN.replace("[key]", "[key]\nsource = \"credential:nsec\""));
+    assert!(why.contains("needs a restart: account default: source"), "{why}");
+}

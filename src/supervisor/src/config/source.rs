@@ -84,7 +84,12 @@ impl Source {
     }
 }
 
-/// The text of an account's sources: those of `auto` are the only ones that are several.
+/// Whether these are `auto`'s, the only ones that are several.
+pub fn is_auto(sources: &[Source]) -> bool {
+    sources.len() != 1
+}
+
+/// The text of an account's sources.
 pub fn show(sources: &[Source]) -> String {
     match sources {
         [one] => one.show(),

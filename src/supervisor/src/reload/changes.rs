@@ -1,6 +1,6 @@
 //! What a reload cannot change: what running processes were started with and cannot be told anew.
 
-use crate::config::{Account, Config, Ecdh};
+use crate::config::{Account, Config, Ecdh, source};
 
 /// Each key that differs and would need a restart.
 pub fn fixed(old: &Config, new: &Config) -> Vec<String> {
@@ -19,7 +19,7 @@ pub fn fixed(old: &Config, new: &Config) -> Vec<String> {
     differs(old.ephemeral != new.ephemeral, "source = \"ephemeral\" of every account, or of not every one any more");
     differs(old.default_account != new.default_account, "the default account's name");
     for (before, after) in old.accounts.iter().filter_map(|a| Some((a, named(new, &a.name)?))) {
-        differs(before.source != after.source, &format!("account {}: source", before.name));
+        differs(!same_source(before, after), &format!("account {}: source", before.name));
         differs(before.consume != after.consume, &format!("account {}: consume", before.name));
     }
     if let Some(running) = &old.ecdh {
@@ -35,6 +35,11 @@ pub fn fixed(old: &Config, new: &Config) -> Vec<String> {
         differs(new.ecdh.is_some(), ECDH);
     }
     fixed
+}
+
+/// Whether both name the same place. Both `auto`: what that found at the start is in use, wherever it would look by now.
+fn same_source(before: &Account, after: &Account) -> bool {
+    before.source == after.source || source::is_auto(&before.source) && source::is_auto(&after.source)
 }
 
 const ECDH: &str =
