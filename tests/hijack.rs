@@ -13,12 +13,16 @@ mod support;
 mod agreements;
 #[path = "hijack/deaths.rs"]
 mod deaths;
+#[path = "hijack/newcomers.rs"]
+mod newcomers;
 #[path = "hijack/place.rs"]
 mod place;
 #[path = "hijack/puppet.rs"]
 mod puppet;
 #[path = "hijack/reach.rs"]
 mod reach;
+#[path = "hijack/reload.rs"]
+mod reload;
 #[path = "hijack/signatures.rs"]
 mod signatures;
 
@@ -41,6 +45,7 @@ ceiling = "@CEILING@"
 ecdh_ceiling = "@CEILING@"
 [state]
 log_size = "64KiB"
+log_keep = 30
 [[socket]]
 path = "/run/nsecd-test.sock"
 kinds = [1, 7, 1111]

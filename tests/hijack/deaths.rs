@@ -12,7 +12,7 @@ fn frame(op: u8, index: u16) -> [u8; 8] {
 }
 
 /// All of them, by name. What the last call came back with, if it did, says nothing.
-pub const ALL: [(&str, Death); 31] = [
+pub const ALL: [(&str, Death); 39] = [
     ("exits", |hand| hand.call(libc::SYS_exit_group, [0; 6], b"")),
     ("exits with a code", |hand| hand.call(libc::SYS_exit_group, [77, 0, 0, 0, 0, 0], b"")),
     ("makes a call that is not allowed", |hand| hand.call(libc::SYS_getpid, [0; 6], b"")),
@@ -33,6 +33,14 @@ pub const ALL: [(&str, Death); 31] = [
     ("sends the supervisor's own: ping", |hand| hand.control(&frame(6, 0))),
     ("sends the supervisor's own: a journal", |hand| hand.control(&frame(9, 0))),
     ("sends the supervisor's own: the journal is named", |hand| hand.control(&frame(11, 0))),
+    ("sends the supervisor's own: thawed", |hand| hand.control(&frame(16, 0))),
+    ("sends the supervisor's own: rest", |hand| hand.control(&frame(32, 0))),
+    ("sends the supervisor's own: a listener", |hand| hand.control(&frame(34, 0))),
+    ("sends the supervisor's own: a gate", |hand| hand.control(&frame(36, 0))),
+    ("sends the supervisor's own: resume", |hand| hand.control(&frame(39, 0))),
+    ("is at rest unasked", |hand| hand.control(&frame(33, 0))),
+    ("has reloaded unasked", |hand| hand.control(&frame(37, 0))),
+    ("has not reloaded, unasked", |hand| hand.control(&frame(38, 0))),
     ("says again that it is locked", |hand| hand.control(&[b'n'; 97])),
     ("floods the supervisor with requests for a journal", |hand| flood(hand, frame(8, 0))),
     ("floods the supervisor with journals that are written", |hand| flood(hand, frame(10, 1))),
@@ -67,7 +75,7 @@ pub const ALL: [(&str, Death); 31] = [
 
 /// More frames than an honest broker ever sends, until it is stopped. What is answered is read: for want of room the supervisor
 /// would give it up at once.
-fn flood(hand: &mut Hand, frame: [u8; 8]) -> Option<i64> {
+pub fn flood(hand: &mut Hand, frame: [u8; 8]) -> Option<i64> {
     let flags = (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as u64;
     for _ in 0..5_000 {
         let args = [3, hand.input(), 8, flags, 0, 0];

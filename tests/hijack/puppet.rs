@@ -6,6 +6,7 @@
 //! With sys.rs, filters.rs and probe.rs the only unsafe code of the tests.
 
 use crate::support::{Nsecd, sys::PATIENCE};
+use nsecd_policy::control::Control;
 use nsecd_sandbox::lock::{Confinement, close_from, descriptor};
 use nsecd_sandbox::{filter, hello::Hello};
 use serde_json::Value;
@@ -21,6 +22,8 @@ const WAIT: u64 = u64::MAX;
 const ADMIN_CONNECTIONS: u64 = 16;
 /// A file of this name beside the program leaves it without a sandbox: the control.
 const UNLOCKED: &str = "unlocked";
+/// A file of this name beside the program ends it at once.
+pub const STILLBORN: &str = "stillborn";
 /// number(8) ‖ arguments(48) ‖ times(8) ‖ bytes in(8) ‖ bytes out(8); native byte order, both ends are one program.
 const ORDER: usize = 80;
 
@@ -42,6 +45,9 @@ fn puppet() -> ! {
     let arguments: Vec<String> = std::env::args().collect();
     let [_, _, supervisor, uid, gid] = &arguments[..] else { panic!("{arguments:?}") };
     let exe = std::fs::read_link("/proc/self/exe").unwrap();
+    if exe.with_file_name(STILLBORN).exists() {
+        std::process::exit(1);
+    }
     let unlocked = exe.with_file_name(UNLOCKED).exists();
     let mut confinement = Confinement {
         supervisor: supervisor.parse().unwrap(),
@@ -284,6 +290,49 @@ impl Hand {
             bytes.truncate(n.max(0) as usize);
             return Some(bytes);
         }
+    }
+
+    /// The next control frame, and the descriptor that came with it, as the real broker takes them; it answers pings. `None` if the
+    /// broker died.
+    pub fn told(&mut self) -> Option<(Control, u64)> {
+        loop {
+            match self.frame()? {
+                Some((Control::Ping, _)) => drop(self.control(&Control::Pong.encode())?),
+                Some(told) => return Some(told),
+                None => drop(self.wait(3, libc::EPOLLIN)?),
+            }
+        }
+    }
+
+    /// The same of what is there; the inner `None` if nothing is.
+    fn frame(&mut self) -> Option<Option<(Control, u64)>> {
+        let (input, output) = (self.input(), self.output());
+        // struct msghdr and struct iovec; behind the frame there is room for struct cmsghdr with one descriptor.
+        let header = [0, 0, input + 56, 1, output + 16, 24, 0, output, 16].map(u64::to_ne_bytes).concat();
+        let flags = (libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC) as u64;
+        let (n, _, bytes) = self.repeat(1, libc::SYS_recvmsg, [3, input, flags, 0, 0, 0], &header, 40)?;
+        if n == -i64::from(libc::EAGAIN) {
+            return Some(None);
+        }
+        let frame = bytes.get(..n.max(0) as usize).and_then(Control::decode).expect("a frame of the supervisor's");
+        Some(Some((frame, u64::from(u32::from_ne_bytes(bytes[32..36].try_into().unwrap())))))
+    }
+
+    /// Reads a configuration that is handed over; it, and the frames that came before it.
+    pub fn handed(&mut self) -> Option<(Value, Vec<(Control, u64)>)> {
+        let mut bytes = Vec::new();
+        let length = |bytes: &[u8]| bytes.first_chunk().map(|n| u32::from_be_bytes(*n) as usize + 4);
+        while length(&bytes).is_none_or(|length| bytes.len() < length) {
+            self.wait(4, libc::EPOLLIN)?;
+            let (n, _, part) = self.repeat(1, libc::SYS_read, [4, self.output(), 65_536, 0, 0, 0], b"", 65_536)?;
+            assert!(n != 0, "the supervisor is gone");
+            bytes.extend(&part[..n.max(0) as usize]);
+        }
+        let mut frames = Vec::new();
+        while let Some(frame) = self.frame()? {
+            frames.push(frame);
+        }
+        Some((serde_json::from_slice(&bytes[4..]).unwrap(), frames))
     }
 
     /// Writes to a file of its own.

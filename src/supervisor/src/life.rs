@@ -189,6 +189,11 @@ impl Life<'_> {
             }
             self.orders.take(self.setup, asked, now);
         }
+        // Its broker has the gates of accounts that are to come, and may be using them.
+        let newcomers = match &mut self.state {
+            State::Reloading(_, reload) => reload.uses_frozen_key(),
+            _ => false,
+        };
         let service = match &mut self.state {
             State::Up(service)
             | State::Reloading(service, _)
@@ -196,7 +201,7 @@ impl Life<'_> {
             | State::Replacing(service, _) => Some(service),
             State::Down(_) | State::Over => None,
         };
-        self.orders.settle(self.setup, service, now)
+        self.orders.settle(self.setup, service, newcomers, now)
     }
 
     fn up(&mut self, mut service: Service, stop: bool) -> State {
@@ -273,6 +278,7 @@ impl Life<'_> {
                     }
                 };
                 self.answer_askers(&Err(why));
+                self.notify.tell("READY=1\nSTATUS=serving");
                 State::Up(service)
             }
         }
@@ -281,19 +287,29 @@ impl Life<'_> {
     /// Goes on with a reload. Whatever else happens ends it, and the old configuration is in force.
     fn reload(&mut self, mut service: Service, mut reload: Box<Reload>) -> State {
         let trusted = self.serve_frames(&mut service);
+        let heard = self.heard.take();
+        if !trusted {
+            service.broker.wait(LAST_WORDS);
+        }
         let mut died = service.broker.ended().is_some();
         for (index, gate) in service.gates.iter_mut().enumerate() {
             died |= !reload.may_end(index) && gate.child.ended().is_some();
         }
-        if !trusted || died || service.is_hung() {
+        // What a broker has taken over is in force, even if it has died since: it may have been used by then.
+        let taken = heard == Some(Control::Reloaded) && reload.is_handed();
+        if !taken && (!trusted || died || service.is_hung()) {
             self.askers.splice(0..0, std::mem::take(&mut reload.askers));
             // What is new ends before anybody reads that there is nothing new.
             drop(reload);
-            let why = Fault::new("the broker or a gate died meanwhile: both are replaced");
+            let why = match (died, trusted) {
+                (true, _) => "the broker or a gate died meanwhile: both are replaced",
+                (_, false) => "the broker sent what no broker of ours sends: it is replaced",
+                (_, true) => "the broker does not answer: it is replaced",
+            };
+            let why = Fault::new(why);
             return self.end_reload(service, &Err(why), Some("a reload was cut off"));
         }
         let askers = reload.askers.clone();
-        let heard = self.heard.take();
         match reload.step(self.setup, &mut service, heard) {
             Turn::Wait(reload) => State::Reloading(service, reload),
             Turn::Done(order, digest) => {
@@ -325,9 +341,11 @@ impl Life<'_> {
         self.resting = false;
         let Some(why) = replace else {
             self.answer_askers(outcome);
+            self.notify.tell("READY=1\nSTATUS=serving");
             return State::Up(service);
         };
         reload::restore_access(self.setup);
+        self.notify.tell("READY=1");
         let state = self.replace_now(service, why, self.stop);
         self.answer_askers(outcome);
         state
@@ -350,7 +368,6 @@ impl Life<'_> {
             };
             self.setup.control.answer(connection, &replies);
         }
-        self.notify.tell("READY=1\nSTATUS=serving");
     }
 
     fn down(&mut self, until: Instant, stop: bool) -> State {
@@ -373,6 +390,8 @@ impl Life<'_> {
                 let pause = pause(self.crashes.max(1));
                 self.crashes = self.crashes.saturating_add(1);
                 log::error!("{why}; trying again in {} ms", pause.as_millis());
+                // There may never be a broker to hand a configuration to.
+                self.answer_askers(&Err(Fault::new(format!("broker and gates do not start: {why}"))));
                 State::Down(Instant::now() + pause)
             }
         }
@@ -437,23 +456,28 @@ impl Life<'_> {
                         return false;
                     }
                 }
-                Frame::Control(said @ (Control::Quiet | Control::Reloaded | Control::NotReloaded))
-                    if self.resting && self.heard.is_none() =>
-                {
+                Frame::Control(said @ (Control::Quiet | Control::Reloaded | Control::NotReloaded)) if self.resting => {
                     self.heard = Some(said);
+                    // What comes after it may be about what is new by then.
+                    return !self.is_flooded();
                 }
                 // Its death, if that is what it is, is told by its process.
                 Frame::Control(_) | Frame::Broken => return false,
             }
-            if self.window.elapsed() > FRAME_WINDOW {
-                self.window = Instant::now();
-                self.frames = 0;
-            }
-            self.frames += 1;
-            if self.frames > MOST_FRAMES {
+            if self.is_flooded() {
                 return false;
             }
         }
+    }
+
+    /// Counts a frame; whether there have been more than an honest broker sends.
+    fn is_flooded(&mut self) -> bool {
+        if self.window.elapsed() > FRAME_WINDOW {
+            self.window = Instant::now();
+            self.frames = 0;
+        }
+        self.frames += 1;
+        self.frames > MOST_FRAMES
     }
 
     fn next_journal(&mut self, service: &Service) -> bool {
@@ -496,8 +520,9 @@ impl Life<'_> {
         let at = service.numbers.socket(index);
         let Some(alerts) = at.and_then(|at| self.setup.alert_logs.get_mut(at)) else { return false };
         let now = Instant::now();
-        // A broker that asks for more has been hijacked: it would rotate its history away.
-        if alerts.is_fresh(now) || alerts.size() < self.setup.config.state.log_size {
+        // A broker that asks for more has been hijacked: it would rotate its history away. And amid a reload it may have the log of
+        // the configuration that comes.
+        if self.resting || alerts.is_fresh(now) || alerts.size() < self.setup.config.state.log_size {
             return service.send(Control::NoAlertLog(index), None);
         }
         match alerts.rotate(self.setup.config.state.log_keep, now) {

@@ -37,6 +37,8 @@ struct Order {
     since: Instant,
     /// Whether a gate that was still using the key has been told to end.
     late: bool,
+    /// Whether it is about all accounts there are, or are about to be.
+    all: bool,
 }
 
 impl Orders {
@@ -45,12 +47,17 @@ impl Orders {
         (!self.waiting.is_empty()).then(|| Instant::now() + LOOK)
     }
 
-    /// Accounts have another order now, beside each its index before; what is no more is not answered about.
+    /// Accounts have another order now, beside each its index before; what is no more is not answered about, and what is new is
+    /// among all of them.
     pub fn renumber(&mut self, order: &[Option<usize>]) {
+        let new = || order.iter().enumerate().filter(|(_, before)| before.is_none()).map(|(at, _)| (at, Status::Done));
         for asked in &mut self.waiting {
             let now = |before: &usize| order.iter().position(|at| *at == Some(*before));
             let both = asked.accounts.iter().zip(&asked.statuses);
-            (asked.accounts, asked.statuses) = both.filter_map(|(at, status)| Some((now(at)?, *status))).unzip();
+            let kept = both.filter_map(|(at, status)| Some((now(at)?, *status)));
+            (asked.accounts, asked.statuses) = kept.chain(new().filter(|_| asked.all)).unzip();
+            // Of the gates that are new none has been told to end.
+            asked.late = false;
         }
     }
 
@@ -85,14 +92,21 @@ impl Orders {
         let statuses: Vec<Status> = accounts.iter().map(&mut done).collect();
         let all = request.account.is_empty() && statuses.iter().all(|status| *status == Status::Done);
         self.thawed |= request.command == Command::Thaw && all;
-        self.waiting.push(Order { connection, accounts, statuses, since: now, late: false });
+        let every = request.account.is_empty();
+        self.waiting.push(Order { connection, accounts, statuses, since: now, late: false, all: every });
     }
 
-    /// Answers what is done.
+    /// Answers what is done. `newcomers`: accounts that are about to be are frozen, and one may be using its key.
     ///
     /// # Errors
     /// The ECDH holder holds on to a frozen key.
-    pub fn settle(&mut self, setup: &mut Setup, mut service: Option<&mut Service>, now: Instant) -> Result<(), Fault> {
+    pub fn settle(
+        &mut self,
+        setup: &mut Setup,
+        mut service: Option<&mut Service>,
+        newcomers: bool,
+        now: Instant,
+    ) -> Result<(), Fault> {
         if self.thawed && service.as_ref().is_some_and(|service| service.send(Control::Thawed, None)) {
             self.thawed = false;
         }
@@ -100,7 +114,7 @@ impl Orders {
         for mut order in std::mem::take(&mut self.waiting) {
             let late = now.saturating_duration_since(order.since) >= STUCK;
             let first = late && !std::mem::replace(&mut order.late, late);
-            let mut in_use = false;
+            let mut in_use = order.all && newcomers;
             for &index in order.accounts.iter().filter(|index| setup.freezes[**index].since().is_some()) {
                 let ecdh = setup.ecdh.as_ref().filter(|_| index == 0).and_then(|holder| holder.busy.as_ref());
                 if ecdh.is_some_and(Busy::is_set) {

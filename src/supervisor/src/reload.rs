@@ -88,12 +88,22 @@ impl Reload {
 
     /// Whether the gate with this index may end: its account is no more in the configuration that the broker is taking over.
     pub fn may_end(&self, index: usize) -> bool {
-        matches!(self.step, Step::Handed(_)) && !self.plan.keeps(index)
+        self.is_handed() && !self.plan.keeps(index)
+    }
+
+    /// Whether the broker has been given the new configuration.
+    pub fn is_handed(&self) -> bool {
+        matches!(self.step, Step::Handed(_))
     }
 
     /// Freezes the accounts that it brings.
     pub fn freeze(&mut self, setup: &Setup) {
         self.plan.freeze(setup);
+    }
+
+    /// Whether one of the accounts that it brings is frozen and may be using its key all the same.
+    pub fn uses_frozen_key(&mut self) -> bool {
+        self.plan.uses_frozen_key()
     }
 
     /// Goes on with what the broker has said, if it has said something.
@@ -121,9 +131,11 @@ impl Reload {
                     "the broker does not take it over: its log says why (journal and decision log must be writable)";
                 self.give_up(setup, service, Fault::new(text).into())
             }
-            (Step::Handed(_), None) if late => Turn::Replace(Fault::new("the broker did not take it over in time")),
+            (Step::Handed(_), None) if late => {
+                Turn::Replace(Fault::new("the broker did not take it over in time: it is replaced"))
+            }
             (_, None) => Turn::Wait(self),
-            (_, Some(_)) => Turn::Replace(Fault::new("the broker sent what no broker of ours sends")),
+            (_, Some(_)) => Turn::Replace(Fault::new("the broker sent what no broker of ours sends: it is replaced")),
         }
     }
 
@@ -181,7 +193,7 @@ fn wait(to: &impl AsFd, until: Instant) -> Result<(), Failure> {
     let _ = poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
     let gone = fds[0].revents().is_some_and(|events| events.intersects(PollFlags::POLLHUP | PollFlags::POLLERR));
     match left.is_zero() || gone {
-        true => Err(Failure::Amid(Fault::new("the broker does not take the new configuration"))),
+        true => Err(Failure::Amid(Fault::new("the broker does not take the new configuration: it is replaced"))),
         false => Ok(()),
     }
 }

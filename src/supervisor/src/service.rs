@@ -216,10 +216,9 @@ impl Service {
         sendmsg::<()>(self.control.as_raw_fd(), &parts, &rights, flags, None) == Ok(bytes.len())
     }
 
-    /// Whether the gate of the account with this number may be using the key. One that has ended is not, whatever its busy word says.
+    /// Whether the gate of the account with this number may be using the key.
     pub fn uses_key(&mut self, index: usize) -> bool {
-        let gate = &mut self.gates[index];
-        gate.busy.is_set() && gate.child.ended().is_none()
+        self.gates[index].uses_key()
     }
 
     /// Begins to end a gate that has been using the key for too long. Its broker does not get over that, and both are replaced.
@@ -237,6 +236,13 @@ impl Service {
             gate.child.wait(FAREWELL);
             gate.child.kill();
         }
+    }
+}
+
+impl Gate {
+    /// Whether it may be using the key. One that has ended is not, whatever its busy word says.
+    pub fn uses_key(&mut self) -> bool {
+        self.busy.is_set() && self.child.ended().is_none()
     }
 }
 

@@ -199,6 +199,14 @@ impl Plan {
         }
     }
 
+    /// Whether the gate of a new account that is frozen may be using its key: it began before.
+    pub fn uses_frozen_key(&mut self) -> bool {
+        self.gates.iter_mut().any(|(index, _, gate)| match (&self.accounts[*index], gate) {
+            (Key::New(fresh), Some(gate)) => fresh.freeze.since().is_some() && gate.uses_key(),
+            _ => false,
+        })
+    }
+
     /// Old indices of accounts whose gate is replaced.
     fn to_replace(&self, setup: &Setup) -> Vec<usize> {
         let changed = |(key, account): (&Key, _)| match key {
