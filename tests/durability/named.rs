@@ -32,8 +32,12 @@ fn remembers(nsecd: Nsecd) -> Nsecd {
 
 #[test]
 fn a_session_file_that_is_named_and_new_is_the_journal() {
-    for name in ["sessions.json", "made/for/it/sessions.json"] {
+    for name in ["sessions.json", "made/for/it/sessions.json", "empty.json"] {
         let (setup, path) = naming(name);
+        if name == "empty.json" {
+            // As new as none.
+            write(&path, 0o600, "");
+        }
         let nsecd = remembers(setup.start());
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
         assert!(fs::read_to_string(path).unwrap().contains("\"open\""));
