@@ -34,6 +34,7 @@ fn copies(dir: &Dir, of: &str) -> Vec<PathBuf> {
     let copy = |entry: fs::DirEntry| {
         let text = fs::read_to_string(entry.path()).unwrap();
         let text = text.replace("/usr/bin/nsecd", env!("CARGO_BIN_EXE_nsecd"));
+        let text = text.replace("/usr/bin/nsecctl", env!("CARGO_BIN_EXE_nsecctl"));
         // Its manual page and its other file are installed by the package.
         let text: String =
             text.lines().filter(|l| !l.starts_with("Documentation=")).map(|l| format!("{l}\n")).collect();

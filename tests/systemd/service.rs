@@ -37,6 +37,33 @@ fn with_an_encrypted_credential_it_signs_refuses_and_comes_back_whatever_dies() 
     let only = |line: &&str| line.ends_with(": network, IPC, UTS and cgroup namespaces");
     assert!(missing.len() == 3 && missing.iter().all(only), "{missing:?}");
 
+    // A reload is over when systemctl is, in force by then, and fails where it is refused; nsecd is the same one all along.
+    let pid = machine.show("MainPID");
+    machine.good("cp /etc/nsecd/nsecd.toml /tmp/good");
+    let tokenless = "nsecctl sign --kind 1 | grep -c sig";
+    assert_ne!(agent.run(tokenless).0, 0, "signed without a token");
+    machine.good("sed -i 's/^tokenless = .*/tokenless = [1]/' /etc/nsecd/nsecd.toml && systemctl reload nsecd");
+    assert_eq!(agent.run(tokenless).0, 0, "reloaded, and not in force");
+    machine.good("cp /tmp/good /etc/nsecd/nsecd.toml && systemctl reload nsecd");
+    assert_ne!(agent.run(tokenless).0, 0, "reloaded, and the old one still in force");
+    machine.good("echo nonsense = 1 >>/etc/nsecd/nsecd.toml");
+    assert!(!machine.is("systemctl reload nsecd"), "a refused reload has succeeded");
+    let said = machine.said();
+    assert!(said.contains("not reloaded, and nothing has changed: /etc/nsecd/nsecd.toml"), "{said}");
+    assert_eq!(machine.show("MainPID,ActiveState"), format!("{pid}\nactive"));
+    machine.good("cp /tmp/good /etc/nsecd/nsecd.toml");
+
+    // An owner that the socket's unit does not give it is said, at a reload and at a start; one that it gives is not.
+    let remarks =
+        || machine.said().matches("owner is 1001 in the configuration, but systemd has made it for 1000").count();
+    machine.good("sed -i 's/^#owner = .*/owner = \"1001\"/' /etc/nsecd/nsecd.toml && systemctl reload nsecd");
+    assert_eq!(remarks(), 1, "{}", machine.said());
+    machine.good("systemctl restart nsecd");
+    assert_eq!(remarks(), 2, "{}", machine.said());
+    machine.good("sed -i 's/^owner = .*/owner = \"agent\"/' /etc/nsecd/nsecd.toml && systemctl restart nsecd");
+    assert_eq!(remarks(), 2, "{}", machine.said());
+    machine.good("cp /tmp/good /etc/nsecd/nsecd.toml && systemctl restart nsecd");
+
     // Holder death is the end of that nsecd; systemd starts another, however often, and the socket stays.
     for round in 1..=6 {
         machine.good("pkill -KILL -f ^nsecd-keyholder || kill -9 $(grep -laz ^nsecd-keyholder /proc/[0-9]*/cmdline | cut -d/ -f3)");
@@ -55,7 +82,7 @@ fn with_an_encrypted_credential_it_signs_refuses_and_comes_back_whatever_dies() 
     assert_eq!(machine.good("ls /var/lib/systemd/coredump 2>/dev/null | wc -l"), "0");
 
     // A configuration that is wrong stops it, and the socket waits for the right one.
-    machine.good("cp /etc/nsecd/nsecd.toml /tmp/good && echo nonsense = 1 >/etc/nsecd/nsecd.toml");
+    machine.good("echo nonsense = 1 >/etc/nsecd/nsecd.toml");
     assert!(!machine.is("systemctl restart nsecd"));
     assert_eq!(machine.show("ExecMainStatus"), "2");
     machine.good("cp /tmp/good /etc/nsecd/nsecd.toml && systemctl restart nsecd");

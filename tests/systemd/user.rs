@@ -29,6 +29,10 @@ fn a_user_without_root_has_units_of_its_own() {
     assert!(before.ends_with(&format!(" {USER} 600")), "{before}");
     let signed = machine.good(&user("nsecctl sign --kind 1"));
     event::signed(&serde_json::from_str(&signed).unwrap(), PUBLIC_KEY);
+    // Started with a profile it has no file to read again, and a reload that reaches it says so.
+    assert!(!machine.is(&user("systemctl --user reload nsecd")));
+    machine
+        .until("journalctl -o cat _SYSTEMD_USER_UNIT=nsecd.service | grep -q 'not reloaded.*started without --config'");
     machine.good(&user("systemctl --user restart nsecd && nsecctl pubkey"));
     assert_eq!(machine.good(&socket), before);
     machine.good(&user("keyctl clear @u"));

@@ -8,10 +8,12 @@ use std::path::Path;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{SockType, UnixAddr, getsockname, getsockopt, sockopt};
+use nix::sys::stat::lstat;
+use nix::unistd::{Gid, Uid};
 
 use crate::environment::Environment;
 use crate::fault::{Fault, OrFault};
-use crate::listeners::Listener;
+use crate::listeners::{Access, Listener};
 use crate::sys::Inherited;
 
 /// What LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES say.
@@ -91,6 +93,29 @@ fn order(names: &[String], paths: &[&Path]) -> Result<Vec<usize>, Fault> {
     Ok(if distinct.len() == paths.len() { by_name } else { (0..paths.len()).collect() })
 }
 
+/// Says where the configuration names another owner or group than systemd has given the socket's file, which is what counts.
+pub fn compare(path: &Path, access: Access) {
+    // The name alone is looked at: nothing is decided by it.
+    let Ok(found) = lstat(path) else { return };
+    for line in differences(path, access, found.st_uid, found.st_gid) {
+        log::warn!("{line}");
+    }
+}
+
+fn differences(path: &Path, access: Access, uid: u32, gid: u32) -> Vec<String> {
+    let wants =
+        [("owner", "User", access.owner.map(Uid::as_raw), uid), ("group", "Group", access.group.map(Gid::as_raw), gid)];
+    let differ = |(key, directive, wanted, is): (&str, &str, Option<u32>, u32)| {
+        let wanted = wanted.filter(|wanted| *wanted != is)?;
+        Some(format!(
+            "socket {}: {key} is {wanted} in the configuration, but systemd has made it for {is}, and that counts: Socket{directive}={wanted} in \
+             its socket unit (systemctl edit), and restart that unit, which makes another socket; or the same {key} in the configuration",
+            path.display()
+        ))
+    };
+    wants.into_iter().filter_map(differ).collect()
+}
+
 fn check(fd: &OwnedFd, path: &Path) -> Result<(), Fault> {
     let what = || format!("looking at the socket that systemd handed over for {}", path.display());
     let stream = getsockopt(fd, sockopt::SockType).or_fault(what)? == SockType::Stream;
@@ -123,6 +148,24 @@ mod tests {
         assert_eq!(order(&names(&["nsecd.socket", "nsecd.socket"]), &paths).unwrap(), [0, 1]);
         assert_eq!(order(&names(&["one", "other"]), &paths).unwrap(), [0, 1]);
         assert!(order(&names(&["one"]), &paths).is_err());
+    }
+
+    #[test]
+    fn an_owner_or_group_that_systemd_has_not_given_the_socket_is_said() {
+        let path = Path::new("/run/nostr/signer.sock");
+        let said = |owner: Option<u32>, group: Option<u32>| {
+            let access = Access { mode: 0o600, owner: owner.map(Uid::from_raw), group: group.map(Gid::from_raw) };
+            differences(path, access, 1000, 1001)
+        };
+        // What is not named is systemd's business alone.
+        assert!(said(None, None).is_empty() && said(Some(1000), Some(1001)).is_empty());
+        let both = said(Some(7), Some(8));
+        assert!(
+            both.len() == 2 && both[0].contains("made it for 1000") && both[0].contains("SocketUser=7"),
+            "{both:?}"
+        );
+        assert!(both[1].contains("made it for 1001") && both[1].contains("SocketGroup=8"), "{both:?}");
+        assert!(said(Some(0), None)[0].contains("owner is 0"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use nix::fcntl::OFlag;
 use nix::unistd::{Gid, Uid, fchown};
 
-use crate::activation::Given;
+use crate::activation::{self, Given};
 use crate::alertlog::AlertLog;
 use crate::config::{Account, Config, Start};
 use crate::control::ControlSocket;
@@ -159,15 +159,19 @@ impl Drop for State {
 
 /// Binds every agent socket, or takes systemd's.
 pub fn listeners(config: &Config, given: &Given, inherited: &mut Inherited) -> Result<Vec<Listener>, Fault> {
+    let access = |s: &crate::config::Socket| {
+        Access::resolve(s.mode, s.owner.as_deref(), s.group.as_deref(), Names::System)
+            .map_err(|why| Fault::new(format!("socket {}: {why}", s.path.display())))
+    };
     if !given.is_empty() {
         let paths: Vec<&Path> = config.sockets.iter().map(|s| s.path.as_path()).collect();
-        return given.take(&paths, inherited);
+        let taken = given.take(&paths, inherited)?;
+        for socket in &config.sockets {
+            activation::compare(&socket.path, access(socket)?);
+        }
+        return Ok(taken);
     }
-    let bind = |s: &crate::config::Socket| {
-        let access = Access::resolve(s.mode, s.owner.as_deref(), s.group.as_deref(), Names::System)
-            .map_err(|why| Fault::new(format!("socket {}: {why}", s.path.display())))?;
-        Listener::bind(&s.path, access)
-    };
+    let bind = |s: &crate::config::Socket| Listener::bind(&s.path, access(s)?);
     config.sockets.iter().map(bind).collect()
 }
 

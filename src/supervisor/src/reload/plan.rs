@@ -10,6 +10,7 @@ use nsecd_policy::{Kinds, Policy, Process, Record as Rows};
 use sha2::{Digest, Sha256};
 
 use super::changes::{fixed, needs_gate};
+use crate::activation;
 use crate::alertlog::AlertLog;
 use crate::config::{Config, Socket, Source};
 use crate::fault::Fault;
@@ -436,6 +437,9 @@ fn door(setup: &Setup, s: &Socket) -> Result<Door, Fault> {
         let alerts = Some(AlertLog::open(&s.alert_log, readers)?);
         return Ok(Door { kept: None, access, listener, alerts });
     };
+    if setup.sockets_given {
+        activation::compare(&s.path, access);
+    }
     let moved = setup.config.sockets[kept].alert_log != s.alert_log;
     let alerts = moved.then(|| AlertLog::open(&s.alert_log, readers)).transpose()?;
     Ok(Door { kept: Some(kept), access, listener: None, alerts })
