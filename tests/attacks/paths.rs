@@ -1,6 +1,6 @@
 //! A16, A18, B12: what already lies at the socket's path survives, and the socket is never wider than configured.
 //!
-//! Checked: with `Own::clear` removing whatever it finds, and with `Own::make` binding before the mode is closed,
+//! Checked: with `Own::clear` removing whatever it finds, or not looking at whether it is a socket, or at whether it is ours, and with `Own::make` binding before the mode is closed,
 //! tests of this file fail; without O_NOFOLLOW where there is no openat2(2), the one without that call.
 
 use crate::support::daemon::{OPEN, Setup};
@@ -17,7 +17,7 @@ fn identity(m: &Metadata) -> (u64, u32, u64, u64, u32) {
     (m.ino(), m.mode(), m.nlink(), m.len(), m.uid())
 }
 
-/// Plants something at the socket's path; nsecd must refuse, name the path, and leave it as it was.
+/// Plants something at the socket's path; nsecd must refuse, name the path and what lies there, and leave it as it was.
 fn survives(what: &str, plant: impl Fn(&Path, &Path)) {
     let setup = Setup::new(OPEN);
     let (socket, victim) = (setup.socket.clone(), setup.dir.file("victim", 0o600, None, b"precious"));
@@ -25,19 +25,22 @@ fn survives(what: &str, plant: impl Fn(&Path, &Path)) {
     let before = identity(&fs::symlink_metadata(&socket).unwrap());
     let exit = setup.refused();
     assert_ne!(exit.code, Some(0), "{what}");
-    assert!(exit.stderr.contains(socket.to_str().unwrap()), "{what}: {}", exit.stderr);
+    let text = format!("{} is {what}", socket.display());
+    assert!(exit.stderr.contains(&text), "{text}: {}", exit.stderr);
     assert_eq!(identity(&fs::symlink_metadata(&socket).unwrap()), before, "{what}");
     assert_eq!(fs::read(&victim).unwrap(), b"precious", "{what}");
 }
 
 #[test]
 fn whatever_is_planted_at_the_sockets_path_survives_and_nsecd_refuses() {
-    survives("regular file", |path, _| fs::write(path, "x").unwrap());
-    survives("symbolic link", |path, victim| symlink(victim, path).unwrap());
-    survives("dangling link", |path, victim| symlink(victim.with_extension("none"), path).unwrap());
-    survives("hard link", |path, victim| fs::hard_link(victim, path).unwrap());
-    survives("directory", |path, _| fs::create_dir(path).unwrap());
-    survives("FIFO", |path, _| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRUSR).unwrap());
+    survives("a regular file", |path, _| fs::write(path, "x").unwrap());
+    survives("a symbolic link", |path, victim| symlink(victim, path).unwrap());
+    survives("a symbolic link", |path, victim| symlink(victim.with_extension("none"), path).unwrap());
+    survives("a regular file", |path, victim| fs::hard_link(victim, path).unwrap());
+    survives("a directory", |path, _| fs::create_dir(path).unwrap());
+    survives("a FIFO", |path, _| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRUSR).unwrap());
+    // Nobody serves it any more: not even that makes it ours.
+    survives("a socket of another program", |path, _| drop(UnixListener::bind(path).unwrap()));
 }
 
 #[test]

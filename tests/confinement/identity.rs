@@ -1,10 +1,10 @@
 //! B7 and B9: ids, groups, capabilities, filters, arguments and environment of every role, exactly.
 //!
-//! Checked: with the runtime's signal handlers kept, with no signal blocked before the exec, with only the effective uid changed, with a supplementary group kept, with roles left dumpable, or with
+//! Checked: with the runtime's signal handlers kept, with no signal blocked before the exec, with only the effective uid changed, with supplementary groups kept, with capset or the bounding set left out, with roles left dumpable, or with
 //! the supervisor's environment passed on, tests of this file fail.
 
 use crate::support::daemon::{DM, ROLES, Setup};
-use crate::support::{KEY_HEX, KEY_NSEC, Nsecd, not_root, process, root};
+use crate::support::{KEY_HEX, KEY_NSEC, Nsecd, not_root, process, root, sys};
 use std::collections::BTreeMap;
 use std::fs;
 
@@ -46,7 +46,10 @@ fn started_as_root_each_role_has_a_uid_of_its_own_and_nothing_else() {
     if not_root("a daemon started as root") {
         return;
     }
-    let nsecd = Nsecd::start(DM);
+    let mut setup = Setup::new(DM);
+    sys::with_groups(&mut setup.command, &[4, 24]);
+    let nsecd = setup.start();
+    assert_eq!(field(&process::status(nsecd.pid()), "Groups"), "4 24", "control: there are groups to give up");
     let mut uids = vec![0];
     for role in ROLES {
         let status = process::status(nsecd.role(role));

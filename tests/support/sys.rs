@@ -90,6 +90,17 @@ pub fn die_with_us(command: &mut Command) {
     }
 }
 
+/// The child is in these groups beside its own (needs root).
+pub fn with_groups(command: &mut Command, groups: &'static [libc::gid_t]) {
+    // SAFETY: setgroups is async-signal-safe and reads a constant.
+    unsafe {
+        command.pre_exec(move || match libc::setgroups(groups.len(), groups.as_ptr()) {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        });
+    }
+}
+
 /// The child has none of root's capabilities: a process whose own are more cannot be traced without CAP_SYS_PTRACE.
 pub fn without_capabilities(command: &mut Command) {
     // SAFETY: prctl is async-signal-safe and takes numbers only. It fails for an ordinary user, who has none.
