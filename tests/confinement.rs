@@ -1,8 +1,10 @@
-//! What each running role is left with, read from the kernel: rows B5, B7 to B9 and B21.
+//! What each running role is left with, read from the kernel: rows B1, B2, B5, B7 to B9 and B21.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
+#[path = "confinement/code.rs"]
+mod code;
 #[path = "confinement/descriptors.rs"]
 mod descriptors;
 #[path = "confinement/identity.rs"]
@@ -11,3 +13,5 @@ mod identity;
 mod order;
 #[path = "confinement/rules.rs"]
 mod rules;
+#[path = "confinement/signals.rs"]
+mod signals;

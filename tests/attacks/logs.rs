@@ -183,7 +183,7 @@ fn drain(syslog: &UnixDatagram) -> Vec<String> {
 
 /// In a mount namespace whose /dev/log leads to a socket of the test's own.
 ///
-/// Checked: with lost lines not counted in the broker, and with those of the supervisor not counted, this fails. Not tried: sockets that block.
+/// Checked: with lost lines not counted in the broker, with those of the supervisor not counted, or with sockets to syslog that block, this fails.
 #[test]
 fn a_syslog_that_is_stopped_and_full_holds_up_no_signature() {
     if not_root("a mount namespace of its own") {

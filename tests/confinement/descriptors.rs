@@ -1,6 +1,7 @@
 //! B8: each role holds exactly the descriptors named in its crate, whatever nsecd was started with.
 //!
-//! Checked: with close_range(2) taken out of supervisor, spawn and lock, which each suffice, the second test fails.
+//! Checked: with close_range(2) taken out of supervisor, spawn and lock, which each suffice, the second test fails; with 0 to 2 left open by the lock,
+//! or the freeze page once it is mapped, both do.
 
 use crate::support::daemon::{DM, OPEN, Setup};
 use crate::support::{Nsecd, not_root, process, sys};

@@ -11,6 +11,7 @@ use nix::sched::{CloneFlags, unshare};
 use serde_json::json;
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -81,6 +82,38 @@ fn where_the_record_alone_finds_no_room_nothing_is_signed_and_no_slot_is_used() 
         return;
     }
     std::thread::scope(|scope| scope.spawn(full_for_the_record).join().unwrap());
+}
+
+#[test]
+fn where_the_decision_log_alone_finds_no_room_nothing_is_signed_and_nothing_recorded() {
+    if not_root("a small disk") {
+        return;
+    }
+    std::thread::scope(|scope| scope.spawn(full_for_the_decision_log).join().unwrap());
+}
+
+fn full_for_the_decision_log() {
+    let (state, small) = (Disk::new(256), Disk::new(4));
+    let (log, at) = (small.path.join("decisions.log"), state.path.join("decisions.log"));
+    for path in [&log, &at] {
+        fs::File::options().write(true).create_new(true).mode(0o600).open(path).unwrap();
+    }
+    run(Command::new("mount").arg("--bind").args([&log, &at]));
+    let nsecd = Setup::new(CONFIG).state_in(&state.path).start();
+    let mut client = nsecd.connect();
+    let token = client.session(json!({"scope": "1"}));
+    let ballast = small.fill();
+    let signed = until_unavailable(|| client.sign(1, Some(&token)));
+    let record = state.path.join("default.record");
+    for _ in 0..3 {
+        assert_eq!(code(&client.sign(1, Some(&token))), "unavailable");
+        assert_eq!(code(&client.sign(1, None)), "unavailable");
+        assert_eq!(recorded(&record).len(), signed.len());
+    }
+    assert!(nsecd.stderr().contains("free space"), "{}", nsecd.stderr());
+    fs::remove_file(ballast).unwrap();
+    event::signed(&client.sign(1, Some(&token)), PUBLIC_KEY);
+    assert_eq!(recorded(&record).len(), signed.len() + 1);
 }
 
 fn full_for_the_record() {

@@ -5,6 +5,7 @@ use crate::support::daemon::{DM, Setup};
 use crate::support::fault::start;
 use crate::support::{not_root, sys};
 
+/// Checked: without the message of a start that failed this is red.
 #[test]
 fn with_however_few_descriptors_a_start_is_ready_or_ends_with_a_message() {
     if not_root("tracing what is not dumpable") {

@@ -3,7 +3,8 @@
 //!
 //! Control: the same attempts by a broker without a sandbox, its own or its supervisor's, on a bystander that is an ordinary process of its user, all succeed.
 //!
-//! Checked: with the sandbox's filter not installed, with `close` allowed for descriptor 3 too, or with the gate left dumpable, tests of this file fail.
+//! Checked: with the sandbox's filter not installed, with `close` allowed for descriptor 3 too, or with holders and gate left dumpable (by
+//! the lock and after the user namespace: either suffices), tests of this file fail.
 
 use super::puppet::Hand;
 use super::{hijacked, starters, untouchable};
