@@ -1,8 +1,8 @@
 //! Freeze amid a reload: a hijacked broker has the old gates, and then the gates of accounts that are to come, before anybody else knows
 //! them.
 //!
-//! Checked: with the busy word of a new account's gate not looked at, with its page not set, or with an old account's page not handed to
-//! the gate that takes over, tests of this file fail.
+//! Checked: with the busy word of a new account's gate not looked at, with its page not set, or with gates that do not look
+//! at their pages, tests of this file fail.
 
 use super::puppet::Hand;
 use super::reload::{new, old, say, take, write};
