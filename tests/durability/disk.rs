@@ -1,7 +1,6 @@
 //! B13: where a full disk takes no row, nothing is signed; what was known before is known after.
 //!
-//! Checked: with a broker that goes on whether or not its row was written, and with one that gives up rows which the disk
-//! has not taken, the first test fails; with a gate that goes on without its row, the second; with lines of the decision log given up
+//! Checked: with a broker that gives up rows which the disk has not taken, the first test fails; with a gate that goes on without its row, the second; with lines of the decision log given up
 //! that the disk has not taken, the third.
 
 use super::recorded;
