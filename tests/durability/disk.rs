@@ -1,7 +1,7 @@
 //! B13: where a full disk takes no row, nothing is signed; what was known before is known after.
 //!
-//! Checked: with a broker that gives up rows which the disk has not taken, the first test fails; with a gate that goes on without its row, the second; with lines of the decision log given up
-//! that the disk has not taken, the third.
+//! Checked: with a broker that gives up rows which the disk has not taken, the first test fails; with a gate that goes on without its row, the second; with a
+//! broker that asks the gate whether or not its lines were written, and with lines given up that the disk has not taken, the third.
 
 use super::recorded;
 use crate::support::client::{Client, code, refusal, refused};
@@ -110,6 +110,11 @@ fn full_for_the_decision_log() {
         assert_eq!(code(&client.sign(1, None)), "unavailable");
         assert_eq!(recorded(&record).len(), signed.len());
     }
+    // Each that was signed had its line on the disk before the gate was asked.
+    let text = fs::read_to_string(&log).unwrap();
+    let (whole, _cut) = text.rsplit_once('\n').unwrap();
+    let intents = whole.lines().filter(|line| line.contains("\"is\":\"intent\"")).count();
+    assert!(intents >= signed.len(), "{intents} lines for {} signatures", signed.len());
     assert!(nsecd.stderr().contains("free space"), "{}", nsecd.stderr());
     fs::remove_file(ballast).unwrap();
     event::signed(&client.sign(1, Some(&token)), PUBLIC_KEY);
