@@ -43,7 +43,13 @@ canary = true
 
 fn ctl(arguments: &[&str], input: &str) -> (i32, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nsecctl"));
-    command.arg("policy").args(arguments).env_clear().stdin(Stdio::piped()).stdout(Stdio::piped());
+    command
+        .arg("policy")
+        .args(arguments)
+        .env_clear()
+        .env("HOME", "/nonexistent")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     let output = child.wait_with_output().unwrap();
@@ -147,7 +153,8 @@ fn check_says_what_nsecd_says() {
     for (text, code) in [(CONFIG, 0), ("[[socket]]\npath = 5\n", 1), ("[sokcet]\n", 1)] {
         let file = dir.file("nsecd.toml", 0o600, None, text.as_bytes());
         let file = file.to_str().unwrap();
-        let nsecd = Command::new(env!("CARGO_BIN_EXE_nsecd")).args(["--check", file]).env_clear().output().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nsecd"));
+        let nsecd = command.args(["--check", file]).env_clear().env("HOME", "/nonexistent").output().unwrap();
         assert_eq!(nsecd.status.code(), Some(code), "{}", String::from_utf8_lossy(&nsecd.stdout));
         let (exit, said) = ctl(&["check", file], "");
         assert_eq!((exit, said), (code, String::from_utf8(nsecd.stdout).unwrap()));
