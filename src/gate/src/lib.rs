@@ -2,7 +2,8 @@
 //!
 //! It reads a length and a canonical event from the broker, checks the event's first bytes while hashing all
 //! of them, looks at the freeze page, asks its ceiling, writes its record, and only then sends the id to the key-holder. It never looks
-//! past the kind, never keeps an event, and never answers but with 97 bytes.
+//! past the kind, never keeps an event, and never answers an event but with 97 bytes. Events that came together go to the key-holder one
+//! after the other, each after its own row, before the first reply is waited for.
 
 pub mod prefix;
 
@@ -14,7 +15,7 @@ use nsecd_sandbox::lock::{clock, descriptor, exit};
 use prefix::{Fields, Prefix};
 use sha2::{Digest, Sha256};
 use std::fs::File;
-use std::io::{BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 
 const HOLDER: i32 = 3;
 const BROKER: i32 = 4;
@@ -29,9 +30,16 @@ const SEAL: u16 = 13;
 const MAX_EVENT: usize = 512 * 1024;
 /// The most that one read takes, as the filter has it.
 const BUFFER: usize = 16 * 1024;
+/// Events that are with the key-holder at a time, and the most replies of one write, as the filter has it.
+const MOST: usize = 8;
+/// Bytes of a reply.
+const REPLY: usize = 97;
 /// Exit codes after the lock: the key-holder is gone; the broker broke the framing.
 const HOLDER_GONE: i32 = 4;
 const BAD_FRAME: i32 = 3;
+
+/// An event's id, and what its first bytes name if they are those of an event of this key.
+type Event = ([u8; 32], Option<Fields>);
 
 /// The account's hard limits.
 pub struct Gate {
@@ -53,9 +61,14 @@ pub fn main() -> ! {
     let (mut holder, supervisor) = (descriptor(HOLDER), descriptor(SUPERVISOR));
     confinement.complete(b'G', [0; 32], &supervisor);
     loop {
-        let (id, event) = gate.read_event(&mut broker);
-        let reply = gate.answer(&id, event, &freeze, &mut holder);
-        broker.get_mut().write_all(&reply).unwrap_or_else(|_| exit(0)); // the broker is gone
+        // Those that came together go together: two switches for all of them, and not for each.
+        let (mut events, mut replies, mut count) = ([([0; 32], None); MOST], [[0; REPLY]; MOST], 0);
+        while count == 0 || count < MOST && holds_event(broker.buffer()) {
+            events[count] = gate.read_event(&mut broker);
+            count += 1;
+        }
+        gate.answer(&events[..count], &mut replies[..count], &freeze, &mut holder);
+        broker.get_mut().write_all(replies[..count].as_flattened()).unwrap_or_else(|_| exit(0)); // the broker is gone
     }
 }
 
@@ -79,32 +92,49 @@ impl Gate {
 
     /// The next event's id, the hash of all its bytes (NIP-01), and what its first ones name, if they are those of an event of this
     /// key. Ends the process at the end of the broker's requests or on a broken frame.
-    fn read_event(&self, broker: &mut impl Read) -> ([u8; 32], Option<Fields>) {
-        let mut read = |buffer: &mut [u8]| broker.read_exact(buffer).unwrap_or_else(|_| exit(0));
+    fn read_event(&self, broker: &mut impl BufRead) -> Event {
         let mut length = [0; 4];
-        read(&mut length);
+        broker.read_exact(&mut length).unwrap_or_else(|_| exit(0));
         let mut left = u32::from_be_bytes(length) as usize;
         if left == 0 || left > MAX_EVENT {
             exit(BAD_FRAME);
         }
-        let (mut hash, mut prefix, mut buffer) = (Sha256::new(), Prefix::new(&self.public_key), [0; BUFFER]);
+        let (mut hash, mut prefix) = (Sha256::new(), Prefix::new(&self.public_key));
         while left > 0 {
-            let part = &mut buffer[..left.min(BUFFER)];
-            read(part);
+            let there = broker.fill_buf().unwrap_or_else(|_| exit(0));
+            let part = &there[..left.min(there.len())];
+            if part.is_empty() {
+                exit(0);
+            }
             prefix.feed(part);
-            hash.update(&*part);
-            left -= part.len();
+            hash.update(part);
+            let taken = part.len();
+            broker.consume(taken);
+            left -= taken;
         }
         (hash.finalize().into(), prefix.fields())
     }
 
-    fn answer(&mut self, id: &[u8; 32], event: Option<Fields>, freeze: &Freeze, holder: &mut File) -> [u8; 97] {
-        let Some(event) = event else { return refusal(id, Status::Malformed) };
-        let use_key = || match self.admit(id, &event) {
-            Status::Granted => ask_holder(holder, id),
-            status => refusal(id, status),
-        };
-        freeze.unless_frozen(use_key).unwrap_or_else(|| refusal(id, Status::Frozen))
+    /// A reply to each event. The key is in use from before the freeze page is read until the last signature is there.
+    fn answer(&mut self, events: &[Event], replies: &mut [[u8; REPLY]], freeze: &Freeze, holder: &mut File) {
+        for ((id, event), reply) in events.iter().zip(&mut *replies) {
+            reply[..32].copy_from_slice(id);
+            reply[32] = if event.is_some() { Status::Frozen } else { Status::Malformed } as u8;
+        }
+        freeze.unless_frozen(|| {
+            for ((id, event), reply) in events.iter().zip(&mut *replies) {
+                let Some(event) = event else { continue };
+                let status = self.admit(id, event);
+                reply[32] = status as u8;
+                if status == Status::Granted {
+                    holder.write_all(id).unwrap_or_else(|_| exit(HOLDER_GONE));
+                }
+            }
+            // It answers in the order in which it was asked.
+            for ((id, _), reply) in events.iter().zip(replies).filter(|(_, reply)| reply[32] == Status::Granted as u8) {
+                *reply = receive(holder, id);
+            }
+        });
     }
 
     /// Everything that must hold before the id leaves. The row comes last, so that each one is a key use.
@@ -126,23 +156,19 @@ impl Gate {
     }
 }
 
-/// A reply without a signature.
-fn refusal(id: &[u8; 32], status: Status) -> [u8; 97] {
-    let mut reply = [0; 97];
-    reply[..32].copy_from_slice(id);
-    reply[32] = status as u8;
-    reply
+/// Whether a whole event has been read ahead.
+fn holds_event(buffer: &[u8]) -> bool {
+    buffer.first_chunk().is_some_and(|length| buffer.len() - 4 >= u32::from_be_bytes(*length) as usize)
 }
 
-/// Sends the id and waits for its reply. A reply with another id is what a gate that died left behind.
-fn ask_holder(holder: &mut File, id: &[u8; 32]) -> [u8; 97] {
-    holder.write_all(id).unwrap_or_else(|_| exit(HOLDER_GONE));
+/// Waits for the key-holder's reply to an id. One with another id is what a gate that died left behind.
+fn receive(holder: &mut File, id: &[u8; 32]) -> [u8; REPLY] {
     loop {
         // One byte more than a reply, to notice a longer packet.
-        let mut reply = [0; 98];
+        let mut reply = [0; REPLY + 1];
         match holder.read(&mut reply) {
-            Ok(97) if reply[..32] == *id => return reply[..97].try_into().unwrap_or_else(|_| exit(HOLDER_GONE)),
-            Ok(97) => (),
+            Ok(REPLY) if reply[..32] == *id => return reply[..REPLY].try_into().unwrap_or_else(|_| exit(HOLDER_GONE)),
+            Ok(REPLY) => (),
             _ => exit(HOLDER_GONE),
         }
     }
