@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 use std::process::Command;
 
-/// Checked: with the ratchet of the key-holder's auxiliary randomness standing still this fails.
+/// Checked: with the number of the key-holder's auxiliary randomness standing still this fails.
 #[test]
 fn two_signatures_of_one_id_differ_and_both_verify() {
     let (role, mut gate) = key_holder(KEY_HEX.as_bytes());

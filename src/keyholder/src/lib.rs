@@ -27,7 +27,7 @@ pub fn main() -> ! {
     let (mut confinement, arguments) = args::begin(3, filter::KEYHOLDER);
     confinement.writes_files = false;
     let mut vault = Vault::open(&arguments, Buffers::EMPTY, &mut confinement);
-    random(&mut vault.data.role.ratchet).unwrap_or_else(|e| fail(args::NO_KEY, format!("no randomness: {e}")));
+    random(&mut vault.data.role.aux).unwrap_or_else(|e| fail(args::NO_KEY, format!("no randomness: {e}")));
     let mut gate = descriptor(GATE);
     confinement.complete(b'K', vault.data.public_key, &gate);
     loop {

@@ -6,4 +6,4 @@ mod key;
 mod vault;
 
 pub use key::{decode, decode_hex};
-pub use vault::{Data, Vault};
+pub use vault::{Data, STACK, Vault};
