@@ -1,12 +1,13 @@
 //! The supervisor's only unsafe code: fork and exec, taking descriptors that were inherited by number, and words in shared memory.
 //!
 //! Must never run in a process with a second thread (fork would copy its locks) once the supervisor is up,
-//! and the child must neither allocate nor return: it executes a role or leaves with _exit.
+//! and a child must not return: it executes a role, until which it must not allocate either, or leaves with _exit.
 
 #![allow(unsafe_code)]
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, c_char, c_int};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
@@ -44,13 +45,53 @@ pub fn fork_exec(image: BorrowedFd, argv: &[CString], fds: &[BorrowedFd]) -> io:
     }
     drop(report_end);
     let mut errno = [0; 4];
-    match io::Read::read_exact(&mut std::fs::File::from(report), &mut errno) {
+    match io::Read::read_exact(&mut File::from(report), &mut errno) {
         Ok(()) => {
             let _ = waitpid(Pid::from_raw(pid), None);
             Err(io::Error::from_raw_os_error(i32::from_ne_bytes(errno)))
         }
         // The close-on-exec end is gone without a word: the role is running.
         Err(_) => Ok(Pid::from_raw(pid)),
+    }
+}
+
+/// What a child writes; it ends when this does.
+pub struct Answer {
+    /// `None`: closed.
+    pipe: Option<File>,
+    child: Pid,
+}
+
+impl io::Read for Answer {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.pipe.as_mut().map_or(Ok(0), |pipe| pipe.read(buffer))
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.pipe = None;
+        let _ = waitpid(self.child, None);
+    }
+}
+
+/// Does `work` in a child: what that loads and keeps goes with it. It is to end when its answer can no longer be written.
+///
+/// # Errors
+/// pipe2's, fork's.
+pub fn in_a_child(work: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<Answer> {
+    let (answer, answer_end) = pipe2(OFlag::O_CLOEXEC)?;
+    // SAFETY: the supervisor has one thread, so no lock is held by a thread that the child lacks (of its own ones the C library
+    // takes care where there are more, as in tests); the child leaves by _exit and never returns from here.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            drop(answer);
+            let _ = work(&mut answer_end.into());
+            // SAFETY: takes a number, does not return.
+            unsafe { libc::_exit(0) }
+        }
+        pid => Ok(Answer { pipe: Some(answer.into()), child: Pid::from_raw(pid) }),
     }
 }
 

@@ -4,6 +4,7 @@
 //! for dynamic users. Must never pick a uid that a user, a service or a process has.
 
 use std::collections::HashSet;
+use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
@@ -11,9 +12,13 @@ use nix::unistd::User;
 
 use crate::fault::{Fault, OrFault};
 use crate::names::Names;
+use crate::sys;
 
 /// systemd's dynamic users (systemd.exec(5), "DynamicUser="; UIDS-GIDS.md).
 pub const DYNAMIC: std::ops::RangeInclusive<u32> = 61184..=65519;
+
+/// The system users of the roles: key-holder, gate, ECDH holder, broker.
+const USERS: [&str; 4] = ["nsecd-keyholder", "nsecd-gate", "nsecd-ecdh", "nsecd-broker"];
 
 /// What a role changes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,24 +56,28 @@ impl Roles {
         if !root {
             return Ok(roles);
         }
-        let mut free = Free {
-            names: Names::System,
-            used: running()?,
-            next: *DYNAMIC.start(),
-            taken: Vec::new(),
-            reserved: Vec::new(),
-        };
-        let broker = system_user("nsecd-broker");
-        for (role, slots) in [("nsecd-keyholder", &mut roles.holders), ("nsecd-gate", &mut roles.gates)] {
-            let user = system_user(role);
+        let mut names = ask_names().or_fault(|| "looking up the roles' system users".into())?;
+        let mut users = [None; 4];
+        for user in &mut users {
+            let (Some(uid), Some(gid)) = (number(&mut names), number(&mut names)) else {
+                return Err(Fault::new(
+                    "the system's name services ended while they looked up the roles' system users",
+                ));
+            };
+            *user = (uid != 0).then_some(Ids { uid, gid });
+        }
+        let candidates = std::iter::from_fn(|| number(&mut names));
+        let mut free = Free { candidates, used: running()?, taken: Vec::new(), reserved: Vec::new() };
+        let [holder, gate, agreement, broker] = users;
+        for (role, user, slots) in [(USERS[0], holder, &mut roles.holders), (USERS[1], gate, &mut roles.gates)] {
             for slot in slots.iter_mut() {
                 *slot = Some(user.map_or_else(|| free.take(role), Ok)?);
             }
         }
         if ecdh {
-            roles.ecdh = Some(system_user("nsecd-ecdh").map_or_else(|| free.take("nsecd-ecdh"), Ok)?);
+            roles.ecdh = Some(agreement.map_or_else(|| free.take(USERS[2]), Ok)?);
         }
-        roles.broker = Some(broker.map_or_else(|| free.take("nsecd-broker"), Ok)?);
+        roles.broker = Some(broker.map_or_else(|| free.take(USERS[3]), Ok)?);
         if let Some(ids) = free.list() {
             log::info!(
                 "no system users for the roles: using uids {ids}, free for now; to create them: for u in keyholder gate ecdh broker; do useradd --system --no-create-home --shell /usr/sbin/nologin nsecd-$u; done"
@@ -94,13 +103,8 @@ impl Roles {
                 "a new account needs a uid of its own, and which are free can be seen at a start only: restart nsecd, or create the system users nsecd-keyholder and nsecd-gate",
             ));
         }
-        let mut free = Free {
-            names: Names::Files,
-            used: running()?,
-            next: *DYNAMIC.start(),
-            taken: Vec::new(),
-            reserved: Vec::new(),
-        };
+        let candidates = DYNAMIC.filter(|id| is_free(*id, Names::Files));
+        let mut free = Free { candidates, used: running()?, taken: Vec::new(), reserved: Vec::new() };
         let mut ids = like;
         for (slot, role) in ids.iter_mut().zip(["nsecd-keyholder", "nsecd-gate"]).filter(|(ids, _)| dynamic(ids)) {
             *slot = Some(free.take(role)?);
@@ -118,15 +122,39 @@ fn system_user(name: &str) -> Option<Ids> {
     (ids.uid != 0 && ids.gid != 0).then_some(ids)
 }
 
-struct Free {
-    names: Names,
+/// What the system's name services say: uid and gid of each role's user, zeros where there is none, then the uids of the range that
+/// nobody has by name, as many as are read.
+///
+/// Asked in a child: services that are no files are libraries of their own (nss-systemd, with what it needs: 400 KiB), which the
+/// supervisor would keep.
+fn ask_names() -> std::io::Result<sys::Answer> {
+    sys::in_a_child(|answer| {
+        let users = USERS.map(system_user).map(|ids| ids.map_or([0; 2], |ids| [ids.uid, ids.gid]));
+        let free = DYNAMIC.filter(|id| is_free(*id, Names::System));
+        // Ends with the first that nobody reads.
+        users.into_iter().flatten().chain(free).try_for_each(|number| answer.write_all(&number.to_ne_bytes()))
+    })
+}
+
+fn number(answer: &mut impl Read) -> Option<u32> {
+    let mut number = [0; 4];
+    answer.read_exact(&mut number).ok().map(|()| u32::from_ne_bytes(number))
+}
+
+/// Whether nobody has this uid by name, a dynamic user of systemd's included.
+fn is_free(id: u32, names: Names) -> bool {
+    !names.is_taken(id) && !std::path::Path::new(&format!("/run/systemd/dynamic-uid/{id}")).exists()
+}
+
+struct Free<C> {
+    /// Uids that nobody has by name.
+    candidates: C,
     used: HashSet<u32>,
-    next: u32,
     taken: Vec<u32>,
     reserved: Vec<OwnedFd>,
 }
 
-impl Free {
+impl<C: Iterator<Item = u32>> Free<C> {
     /// The uids taken, for the log.
     fn list(&self) -> Option<String> {
         let taken: Vec<String> = self.taken.iter().map(u32::to_string).collect();
@@ -134,12 +162,8 @@ impl Free {
     }
 
     fn take(&mut self, role: &str) -> Result<Ids, Fault> {
-        while DYNAMIC.contains(&self.next) {
-            let id = self.next;
-            self.next += 1;
-            let known =
-                self.names.is_taken(id) || std::path::Path::new(&format!("/run/systemd/dynamic-uid/{id}")).exists();
-            if known || self.used.contains(&id) {
+        while let Some(id) = self.candidates.next() {
+            if self.used.contains(&id) {
                 continue;
             }
             if let Some(socket) = reserve(id)? {
@@ -213,13 +237,7 @@ mod tests {
 
     #[test]
     fn an_exhausted_range_is_an_error() {
-        let mut free = Free {
-            names: Names::Files,
-            used: DYNAMIC.collect(),
-            next: *DYNAMIC.start(),
-            taken: Vec::new(),
-            reserved: Vec::new(),
-        };
+        let mut free = Free { candidates: DYNAMIC, used: DYNAMIC.collect(), taken: Vec::new(), reserved: Vec::new() };
         assert!(free.take("nsecd-gate").unwrap_err().to_string().contains("no free uid"));
     }
 }
