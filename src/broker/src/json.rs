@@ -99,26 +99,28 @@ pub fn write_string(out: &mut String, text: &str) {
     const HEX: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
     out.reserve(text.len() + 2);
     out.push('"');
-    for c in text.chars() {
-        let short = match c {
-            '"' | '\\' => c,
-            '\u{8}' => 'b',
-            '\t' => 't',
-            '\n' => 'n',
-            '\u{c}' => 'f',
-            '\r' => 'r',
-            '\0'..'\u{20}' => {
+    let mut rest = text;
+    // Nearly all of a text goes as it is: a run at a time.
+    while let Some(at) = rest.bytes().position(|byte| byte < b' ' || matches!(byte, b'"' | b'\\')) {
+        let byte = rest.as_bytes()[at];
+        out.push_str(&rest[..at]);
+        rest = &rest[at + 1..];
+        let short = match byte {
+            b'\x08' => 'b',
+            b'\t' => 't',
+            b'\n' => 'n',
+            b'\x0c' => 'f',
+            b'\r' => 'r',
+            b'\0'..b' ' => {
                 out.push_str("\\u00");
-                out.extend([HEX[c as usize >> 4], HEX[c as usize & 15]]);
+                out.extend([HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
                 continue;
             }
-            _ => {
-                out.push(c);
-                continue;
-            }
+            _ => char::from(byte),
         };
         out.extend(['\\', short]);
     }
+    out.push_str(rest);
     out.push('"');
 }
 
