@@ -44,7 +44,7 @@ pub type User = (u16, u32);
 /// Neither yes nor no: the answer says nothing about peers to come, and they must not be taken for one another.
 pub fn cgroups_are_told() -> nix::Result<bool> {
     let (ours, _theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
-    match sys::peer_cgroup(&ours) {
+    match sys::peer_process(&ours).and_then(|process| sys::cgroup_of(&process)) {
         Ok(_) => Ok(true),
         // Before Linux 6.5, before 6.13 (ENOTTY or EINVAL), and without CONFIG_CGROUPS.
         Err(Errno::ENOPROTOOPT | Errno::ENOTTY | Errno::EINVAL | Errno::EOPNOTSUPP) => Ok(false),
@@ -54,14 +54,18 @@ pub fn cgroups_are_told() -> nix::Result<bool> {
 
 impl Principal {
     /// Who is at the other end of `fd`, which socket number `socket` accepted; `with_cgroup`: what
-    /// [`cgroups_are_told`] found.
+    /// [`cgroups_are_told`] found. The pidfd that it was asked of takes the place of `last`, that of the connection before: the kernel
+    /// makes an inode for the first pidfd of a process, which costs more than all the rest, and forgets it with the last.
     ///
     /// # Errors
     /// The kernel's. ESRCH: the process that connected has ended. EREMOTE: it is outside our PID namespace.
-    pub fn of(fd: &OwnedFd, socket: u16, with_cgroup: bool) -> nix::Result<Principal> {
+    pub fn of(fd: &OwnedFd, socket: u16, with_cgroup: bool, last: &mut Option<OwnedFd>) -> nix::Result<Principal> {
         let uid = getsockopt(fd, PeerCredentials)?.uid();
-        let cgroup = if with_cgroup { Some(sys::peer_cgroup(fd)?) } else { None };
-        Ok(Principal { socket, uid, cgroup })
+        if !with_cgroup {
+            return Ok(Principal { socket, uid, cgroup: None });
+        }
+        let process = last.insert(sys::peer_process(fd)?);
+        Ok(Principal { socket, uid, cgroup: Some(sys::cgroup_of(process)?) })
     }
 
     /// Who is at the other end of `fd`, which the admin socket accepted.
@@ -162,7 +166,7 @@ mod tests {
         let told = cgroups_are_told().expect("yes or no");
         let flags = SockFlag::SOCK_CLOEXEC;
         let (a, b) = socketpair(AddressFamily::Unix, SockType::Stream, None, flags).expect("a socket pair");
-        let [a, b] = [a, b].map(|fd| Principal::of(&fd, 0, told).expect("we live"));
+        let [a, b] = [a, b].map(|fd| Principal::of(&fd, 0, told, &mut None).expect("we live"));
         assert_eq!((a, a.cgroup.is_some()), (b, told));
     }
 }

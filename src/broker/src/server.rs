@@ -185,6 +185,8 @@ pub struct Server<C: Clock> {
     parked: Vec<Option<(OwnedFd, Principal)>>,
     /// Whether the kernel tells a peer's cgroup.
     with_cgroup: bool,
+    /// The process that connected last.
+    last_peer: Option<OwnedFd>,
     /// Connections refused since the last sweep because their process had ended.
     ended_before: u64,
     draining: Option<u64>,
@@ -288,6 +290,7 @@ impl<C: Clock> Server<C> {
             accepting: true,
             parked,
             with_cgroup,
+            last_peer: None,
             ended_before: 0,
             draining: None,
             since,

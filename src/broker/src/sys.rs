@@ -37,10 +37,8 @@ const PIDFD_GET_INFO: libc::c_ulong = 0xC040_FF0B;
 /// The bit of its `mask` that asks for `cgroupid`, and in the answer says that it is there.
 const PIDFD_INFO_CGROUPID: u64 = 1 << 2;
 
-/// The id of the cgroup, in the unified hierarchy, of the process that connected.
-///
-/// Through the pidfd that the socket has kept: no number that another process could have got meanwhile.
-pub fn peer_cgroup(socket: &OwnedFd) -> nix::Result<u64> {
+/// A pidfd of the process that connected: the one that the socket has kept, and no number that another process could have got meanwhile.
+pub fn peer_process(socket: &OwnedFd) -> nix::Result<OwnedFd> {
     let mut pidfd: libc::c_int = -1;
     let mut size = size_of_val(&pidfd) as libc::socklen_t;
     // SAFETY: the kernel writes at most `size` bytes, those of `pidfd`, and `size` itself; both live until it returns.
@@ -50,11 +48,15 @@ pub fn peer_cgroup(socket: &OwnedFd) -> nix::Result<u64> {
     };
     Errno::result(result)?;
     // SAFETY: getsockopt succeeded, so the kernel has just put this descriptor into our table, for us alone.
-    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok(unsafe { OwnedFd::from_raw_fd(pidfd) })
+}
+
+/// The id of the cgroup, in the unified hierarchy, that a process is in now.
+pub fn cgroup_of(process: &OwnedFd) -> nix::Result<u64> {
     // struct pidfd_info: mask, cgroupid, then twelve 32-bit fields.
     let mut info: [u64; 8] = [PIDFD_INFO_CGROUPID, 0, 0, 0, 0, 0, 0, 0];
     // SAFETY: the request's number names 64 bytes to read and write, which is `info`, aligned as the struct's u64 fields.
-    Errno::result(unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, info.as_mut_ptr()) })?;
+    Errno::result(unsafe { libc::ioctl(process.as_raw_fd(), PIDFD_GET_INFO, info.as_mut_ptr()) })?;
     let [mask, cgroup, ..] = info;
     // A kernel without cgroups answers, but not this.
     if mask & PIDFD_INFO_CGROUPID == 0 { Err(Errno::EOPNOTSUPP) } else { Ok(cgroup) }

@@ -16,6 +16,8 @@ use crate::sys;
 
 /// Connections accepted before those that are there have their turn.
 const BATCH: usize = 32;
+/// So many connections are a crowd: those to come will hardly come alone.
+const MANY: usize = 256;
 
 impl<C: Clock> Server<C> {
     /// A listening socket has somebody waiting.
@@ -32,8 +34,10 @@ impl<C: Clock> Server<C> {
             }
             let Some(Some(listener)) = self.listeners.get(index) else { return };
             match sys::accept(listener) {
-                // One a round: to look for another costs as much as being told of it, and most come alone.
-                Ok(fd) => return self.identify(fd, index),
+                // One a round: to look for another costs as much as being told of it, and most come alone. In a crowd somebody waits
+                // behind those that come, and is served the sooner the sooner they are through.
+                Ok(fd) if self.clients.len() < MANY => return self.identify(fd, index),
+                Ok(fd) => self.identify(fd, index),
                 Err(Errno::EAGAIN) => return,
                 // Gone before it was accepted.
                 Err(Errno::ECONNABORTED | Errno::EINTR) => {}
@@ -49,7 +53,7 @@ impl<C: Clock> Server<C> {
     /// Asks the kernel who connected, once; a peer that it cannot name is nobody's principal, and refused.
     fn identify(&mut self, fd: OwnedFd, index: usize) {
         let socket = u16::try_from(index).unwrap_or(u16::MAX);
-        match Principal::of(&fd, socket, self.with_cgroup) {
+        match Principal::of(&fd, socket, self.with_cgroup, &mut self.last_peer) {
             Ok(who) => self.welcome(fd, who),
             // Whoever connected has ended (EINVAL before Linux 6.16). Nobody reads a reply, and agents choose how many of
             // these there are: they are counted.
