@@ -5,7 +5,6 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
 use nix::fcntl::OFlag;
 use nix::unistd::{Gid, Uid, fchown};
@@ -27,7 +26,7 @@ use crate::record::{self, Record};
 use crate::securefs::{Dir, Want};
 use crate::signals::Signals;
 use crate::sys::Inherited;
-use crate::uids::{DYNAMIC, Ids, Roles};
+use crate::uids::{self, Ids, Roles};
 
 /// Everything that outlives broker and gates. Fields are dropped in this order: processes before their files,
 /// sockets before the state's lock.
@@ -130,16 +129,7 @@ impl State {
 /// How a record is opened.
 pub fn record_file(flags: OFlag, writer: Option<Ids>) -> Want {
     // Where only root can make files, an owner of the dynamic range is an earlier run's gate or ECDH holder.
-    Want { flags, mode: 0o600, owner: if writer.is_some() { role_uid } else { |_| false } }
-}
-
-/// Whether a gate or an ECDH holder may have had that uid.
-fn role_uid(uid: u32) -> bool {
-    // Looked up once, by the first record: later the supervisor's filter would not let a name service do what it may do.
-    static USERS: OnceLock<Vec<u32>> = OnceLock::new();
-    let user = |name| nix::unistd::User::from_name(name).ok().flatten().map(|user| user.uid.as_raw());
-    let users = USERS.get_or_init(|| ["nsecd-gate", "nsecd-ecdh"].into_iter().filter_map(user).collect());
-    users.contains(&uid) || DYNAMIC.contains(&uid)
+    Want { flags, mode: 0o600, owner: if writer.is_some() { uids::may_write_records } else { |_| false } }
 }
 
 impl Drop for State {

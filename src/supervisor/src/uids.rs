@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::OnceLock;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
 use nix::unistd::User;
@@ -19,6 +20,15 @@ pub const DYNAMIC: std::ops::RangeInclusive<u32> = 61184..=65519;
 
 /// The system users of the roles: key-holder, gate, ECDH holder, broker.
 const USERS: [&str; 4] = ["nsecd-keyholder", "nsecd-gate", "nsecd-ecdh", "nsecd-broker"];
+
+/// The uids of the system users of gate and ECDH holder, as they were found at the start: later the supervisor's filter would not let a
+/// name service do what it may do.
+static WRITERS: OnceLock<Vec<u32>> = OnceLock::new();
+
+/// Whether a gate or an ECDH holder, of this run or an earlier one, may have that uid.
+pub fn may_write_records(uid: u32) -> bool {
+    DYNAMIC.contains(&uid) || WRITERS.get().is_some_and(|writers| writers.contains(&uid))
+}
 
 /// What a role changes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +79,7 @@ impl Roles {
         let candidates = std::iter::from_fn(|| number(&mut names));
         let mut free = Free { candidates, used: running()?, taken: Vec::new(), reserved: Vec::new() };
         let [holder, gate, agreement, broker] = users;
+        let _ = WRITERS.set([gate, agreement].into_iter().flatten().map(|ids| ids.uid).collect());
         for (role, user, slots) in [(USERS[0], holder, &mut roles.holders), (USERS[1], gate, &mut roles.gates)] {
             for slot in slots.iter_mut() {
                 *slot = Some(user.map_or_else(|| free.take(role), Ok)?);
