@@ -6,6 +6,7 @@
 mod accept;
 mod admin;
 mod agreements;
+mod ahead;
 mod batch;
 mod decided;
 mod errands;
@@ -40,6 +41,7 @@ use crate::trying::Trying;
 pub use admin::CONNECTIONS as ADMIN_CONNECTIONS;
 use admin::Desk;
 use agreements::Waiting;
+use ahead::Ahead;
 use batch::Asking;
 use errands::Trip;
 use reload::{Pipe, Rest};
@@ -93,6 +95,8 @@ struct Client {
     stand: Stand,
     /// Bytes it is charged for.
     charged: usize,
+    /// Whether it is put off until its principal has less at the gates.
+    behind: bool,
 }
 
 /// A signature under way: who asked, and what the reply needs.
@@ -105,6 +109,8 @@ struct Job {
     then: Then,
     /// Its line in the decision log.
     noted: Noted,
+    /// What it counts while it is with the gate.
+    weight: usize,
 }
 
 /// Spreads numbers that the broker gives out itself, one after the other: nobody can choose them so that they collide.
@@ -173,6 +179,8 @@ pub struct Server<C: Clock> {
     clients: HashMap<u64, Client, BuildHasherDefault<ByNumber>>,
     /// Events of this round, before their gates are asked.
     asking: Vec<Asking>,
+    /// What principals have there.
+    ahead: HashMap<Principal, Ahead>,
     next_client: u64,
     crowd: Crowd,
     queues: Queues,
@@ -281,6 +289,7 @@ impl<C: Clock> Server<C> {
             control: files.control,
             clients: HashMap::default(),
             asking: Vec::new(),
+            ahead: HashMap::new(),
             next_client: 0,
             crowd: Crowd::new(policy.max_connections, policy.max_connections_per_principal),
             policy,
@@ -369,6 +378,9 @@ impl<C: Clock> Server<C> {
         let now = self.clock.now();
         let Some(who) = self.clients.get(&id).map(|c| c.connection.who) else { return };
         let sated = self.is_sated(who);
+        if self.stays_behind(id, events) {
+            return;
+        }
         let Some(client) = self.clients.get_mut(&id) else { return };
         match client.connection.state {
             State::Waiting { .. } | State::Signing { .. } | State::Agreeing { .. } => {
@@ -416,8 +428,10 @@ impl<C: Clock> Server<C> {
     fn advance(&mut self, id: u64) {
         for _ in 0..TURN {
             let Some(client) = self.clients.get(&id) else { return };
-            let sated = self.is_sated(client.connection.who);
+            let who = client.connection.who;
+            let (sated, ahead) = (self.is_sated(who), self.is_ahead(who));
             let on = match client.connection.state {
+                State::Reading if ahead && !client.connection.framer.is_empty() => return self.stay_behind(id),
                 State::Reading if sated && !client.connection.framer.is_empty() => return self.later(id),
                 State::Reading => self.read(id),
                 State::Replying => self.write(id),

@@ -123,7 +123,7 @@ impl<C: Clock> Server<C> {
         self.desk.crowd.join(id, who, stand);
         let connection = Connection::new(fd, who, MAX_REQUEST, now.boot);
         let interest = Some(EpollFlags::EPOLLIN);
-        self.clients.insert(id, Client { connection, interest, due: None, stand, charged: 0 });
+        self.clients.insert(id, Client { connection, interest, due: None, stand, charged: 0, behind: false });
         self.client_ready(id, EpollFlags::EPOLLIN);
     }
 
@@ -249,7 +249,7 @@ impl<C: Clock> Server<C> {
             client.connection.state = State::Signing { weight };
         }
         let then = Then::Operators { unsigned };
-        let job = Job { client: id, who, account, kind: draft.kind, token: None, then, noted };
+        let job = Job { client: id, who, account, kind: draft.kind, token: None, then, noted, weight: 0 };
         self.ask_together(Asking { canonical, id: event, job });
         Ok(())
     }

@@ -25,7 +25,8 @@ pub(super) struct Asking {
 impl<C: Clock> Server<C> {
     /// Asks a gate with the others of this round. All that gates are asked goes this way: they answer in the order in which the
     /// intents are in the log.
-    pub(super) fn ask_together(&mut self, asking: Asking) {
+    pub(super) fn ask_together(&mut self, mut asking: Asking) {
+        self.send_ahead(&mut asking);
         self.asking.push(asking);
         if self.asking.len() >= MOST {
             self.commit();
@@ -56,6 +57,7 @@ impl<C: Clock> Server<C> {
                 continue;
             }
             self.decisions.not_asked(job.noted, now);
+            self.come_back(&job);
             let client = job.client;
             self.unsigned(job, if kept { not_logged() } else { journal_lacking() }, now);
             self.advance(client);

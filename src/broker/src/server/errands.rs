@@ -137,7 +137,7 @@ impl<C: Clock> Server<C> {
                     return self.sealed((trip, errand), Err(not_logged()), now);
                 };
                 let then = Then::Seal(Box::new((trip, errand)));
-                let job = Job { client, who, account, kind: crate::nostr::nip59::SEAL, token, then, noted };
+                let job = Job { client, who, account, kind: crate::nostr::nip59::SEAL, token, then, noted, weight: 0 };
                 self.ask_together(Asking { canonical: texts.canonical, id, job });
             }
             (Step::Done(line), _) => {

@@ -285,7 +285,7 @@ impl<C: Clock> Server<C> {
             client.connection.state = State::Signing { weight };
         }
         let then = Then::Event { slot: Box::new(slot), unsigned };
-        let job = Job { client: id, who, account, kind, token, then, noted };
+        let job = Job { client: id, who, account, kind, token, then, noted, weight: 0 };
         self.ask_together(Asking { canonical, id: event, job });
     }
 
@@ -294,6 +294,7 @@ impl<C: Clock> Server<C> {
         let now = self.clock.now();
         let Answer { job, id, status, signature, .. } = answer;
         let client = job.client;
+        self.come_back(&job);
         let outcome = self.outcome(status, &job, now);
         let outcome =
             if job.who.is_operator() { outcome.map_err(|error| self.advised(error, status, &job)) } else { outcome };

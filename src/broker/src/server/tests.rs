@@ -28,6 +28,7 @@ use crate::ledger::Ledger;
 use crate::replay::{Found, open};
 use crate::row::Row;
 
+mod ahead;
 mod errands;
 mod operator;
 mod reload;
