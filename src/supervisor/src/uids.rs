@@ -173,7 +173,7 @@ impl<C: Iterator<Item = u32>> Free<C> {
     }
 
     fn take(&mut self, role: &str) -> Result<Ids, Fault> {
-        while let Some(id) = self.candidates.next() {
+        for id in self.candidates.by_ref() {
             if self.used.contains(&id) {
                 continue;
             }
