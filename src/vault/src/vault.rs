@@ -228,9 +228,8 @@ mod tests {
         done
     }
 
-    /// As for what the holders do with a key, in their own crates. Printed with --nocapture.
-    ///
-    /// Checked: with a stack of one page this fails.
+    /// As for what the holders do with a key, in their own crates, which is deeper: with a stack of one page their tests fail, and this one
+    /// not yet. Printed with --nocapture.
     #[test]
     fn loading_a_key_reaches_two_thirds_of_the_stack_at_most() {
         let mut confinement = Confinement {
