@@ -1,9 +1,12 @@
 //! `nsecctl adopt` on a host that runs a stand-in for the reference daemon, as NanoClaw has it: a user's service, its key in @u.
+//! One machine for all that adopt does, another for the way by hand. What fails in the middle is tried in memory
+//! (src/ctl/src/adopt/tests).
 
 use crate::support::machine::no_machine;
-use crate::support::{KEY_HEX, KEY_NSEC, Machine, PUBLIC_KEY, event};
+use crate::support::{Dir, KEY_HEX, KEY_NSEC, Machine, PUBLIC_KEY, event, missing};
 use serde_json::Value;
-use std::fs::File;
+use std::fs::{self, File};
+use std::process::Command;
 
 /// NIP-19's own example, another key.
 const OTHER: &str = "nsec1vl029mgpspedva04g90vltkh6fvh240zqtv9k0t9af8935ke9laqsnlfe5";
@@ -13,6 +16,7 @@ const OTHER_PUBLIC: &str = "7e7e9c42a91bfef19fa929e5fda1b72e0ebc1a4c1141673e2794
 struct Host {
     machine: Machine,
     uid: u32,
+    dir: Dir,
 }
 
 impl Host {
@@ -24,7 +28,7 @@ impl Host {
         let put = "cat >/usr/local/bin/nostr-signer && chmod 755 /usr/local/bin/nostr-signer";
         assert!(machine.enter(put).stdin(program).status().unwrap().success());
         machine.good(&format!("useradd --uid {uid} --create-home nora && systemctl start user@{uid}.service"));
-        let host = Host { machine, uid };
+        let host = Host { machine, uid, dir: Dir::new(None) };
         host.key("nsec", KEY_NSEC);
         host.user("mkdir -p .config/systemd/user && echo '[]' >sessions.json && echo old >alerts.log");
         host.user(
@@ -53,14 +57,43 @@ impl Host {
         self.user(&format!("printf %s {nsec} | keyctl padd user {description} @u"));
     }
 
-    /// Runs adopt; its exit code, and what it said.
+    /// Runs adopt; its exit code, and what it said. No program that it starts is shown a key, by its words or its environment.
     fn adopt(&self, options: &str) -> (i32, String) {
-        let output = self.machine.run(&format!("nsecctl adopt --user nora --with-key host {options}"));
+        let inside = self.machine.enter(&format!("nsecctl adopt --user nora --with-key host {options}"));
+        let trace = self.dir.join("trace");
+        let mut command = Command::new("strace");
+        command.args(["-f", "-v", "-s", "65536", "-e", "trace=execve", "-o"]).arg(&trace);
+        let output = command.arg(inside.get_program()).args(inside.get_args()).output().unwrap();
         let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        let shown = fs::read_to_string(&trace).unwrap();
+        assert!(
+            shown.contains("\"adopt\", \"--user\", \"nora\"") || shown.contains("nsecctl adopt --user nora"),
+            "{shown}"
+        );
+        if said.contains("Adopted.") && !said.contains("as it was: encrypt") {
+            assert!(shown.contains("--step=give:nsec") && shown.contains("\"systemd-creds\", \"encrypt\""), "{shown}");
+        }
         for secret in [KEY_NSEC, KEY_HEX, OTHER] {
             assert!(!said.contains(secret), "a key is printed: {said}");
+            assert!(!shown.contains(secret), "a key is an argument, or in an environment: {shown}");
         }
         (output.status.code().unwrap(), said)
+    }
+
+    /// Fails if a key lies anywhere in plain, in a file or in the journal.
+    fn no_key_is_left(&self) {
+        // /run/credentials is systemd's own, in memory: from there nsecd has its key. /usr/local has the stand-in, this test.
+        let place = "/etc /home /root /run /tmp /var --exclude-dir=credentials";
+        let found = |what: &str| {
+            let files = self.machine.run(&format!("grep -rlaF -D skip {what} {place}"));
+            let journal = self.machine.run(&format!("journalctl -a -o export | grep -aF {what}"));
+            (String::from_utf8(files.stdout).unwrap(), journal.stdout.len())
+        };
+        let (files, journal) = found(PUBLIC_KEY);
+        assert!(files.contains("/etc/nsecd/adopted-nora.json") && journal > 0, "nothing is found: {files}");
+        for secret in [KEY_NSEC, KEY_HEX, OTHER] {
+            assert_eq!(found(secret), (String::new(), 0), "a key in plain");
+        }
     }
 
     fn adopted(&self, options: &str) -> String {
@@ -111,10 +144,15 @@ impl Drop for Host {
 
 #[test]
 fn a_host_is_adopted_and_given_back() {
-    if no_machine() {
+    if no_machine() || missing("strace", "-V") {
         return;
     }
     let host = Host::new(23_441);
+    as_nanoclaw_leaves_it(&host);
+    edited_with_two_accounts_and_a_linked_unit(&host);
+}
+
+fn as_nanoclaw_leaves_it(host: &Host) {
     let runtime = format!("/run/user/{}/nostr-signer.sock", host.uid);
     let before = host.files();
     let plan = host.adopted("");
@@ -136,6 +174,11 @@ fn a_host_is_adopted_and_given_back() {
 
     let said = host.adopted("--apply");
     assert!(said.contains("Adopted."), "{said}");
+    host.no_key_is_left();
+    for path in ["/run/nostr/signer.sock", "/run/nostr/agents.sock"] {
+        let tried = format!("doctor: ok       agent socket: {path} answers uid {}", host.uid);
+        assert!(said.contains(&tried), "{said}");
+    }
     assert_eq!(host.reference(), None, "two daemons");
     assert!(!host.machine.is(&host.as_user("systemctl --user is-enabled --quiet nostr-signer")));
     assert!(host.machine.is("systemctl is-enabled --quiet nsecd.service nsecd.socket nsecd@agents.socket"));
@@ -164,34 +207,41 @@ fn a_host_is_adopted_and_given_back() {
     assert!(!host.machine.is("systemctl is-active --quiet nsecd.service nsecd.socket"));
     // The reference daemon signs anything.
     event::signed(&host.sign(&runtime, 0), PUBLIC_KEY);
-    let ours = |line: &String| {
-        !["/credstore.encrypted", "/run/nostr", "/run/nsecd", "/var/lib/nsecd", "/var/log/nsecd"]
-            .iter()
-            .any(|p| line.contains(p))
-    };
-    let rest = |lines: Vec<String>| lines.into_iter().filter(ours).collect::<Vec<_>>();
-    assert_eq!(rest(host.files()), rest(before), "not as it was");
+    assert_eq!(as_before(host.files()), as_before(before), "not as it was");
     assert_eq!(host.adopt("--undo").0, 1, "there is nothing more to undo");
 }
 
-#[test]
-fn an_edited_configuration_is_kept_and_a_removed_key_comes_back() {
-    if no_machine() {
-        return;
-    }
-    let host = Host::new(23_442);
+/// Without what is nsecd's own, and stays.
+fn as_before(lines: Vec<String>) -> Vec<String> {
+    let ours = |line: &String| {
+        ["/credstore.encrypted", "/run/nostr", "/run/nsecd", "/var/lib/nsecd", "/var/log/nsecd"]
+            .iter()
+            .any(|path| line.contains(path))
+    };
+    lines.into_iter().filter(|line| !ours(line)).collect()
+}
+
+/// After the above, on the same host.
+fn edited_with_two_accounts_and_a_linked_unit(host: &Host) {
     host.key("nostr:business", OTHER);
-    host.user("systemctl --user restart nostr-signer");
+    let unit = "/home/nora/nanoclaw/nostr-signer.service";
+    host.user(&format!(
+        "systemctl --user disable --now nostr-signer; mkdir nanoclaw; mv .config/systemd/user/nostr-signer.service {unit}; \
+         systemctl --user enable --now {unit}"
+    ));
     host.machine.until(&host.as_user("nsecctl pubkey"));
+    host.machine.good("rm /etc/credstore.encrypted/nsec; chmod 640 /etc/nsecd/nsecd.toml");
     host.machine.good("echo '# mine' >>/etc/nsecd/nsecd.toml");
-    let before = host.machine.good("cat /etc/nsecd/nsecd.toml");
+    let (all, before) = (host.files(), host.machine.good("cat /etc/nsecd/nsecd.toml"));
     let (code, said) = host.adopt("--apply --shared");
     assert!(code == 1 && said.contains("--replace"), "{said}");
     assert_eq!(host.machine.good("cat /etc/nsecd/nsecd.toml"), before);
     assert!(host.machine.good("cat /etc/nsecd/nsecd.toml.adopted").contains("[[socket]]"));
     assert_eq!(host.reference().as_deref(), Some(PUBLIC_KEY));
 
+    host.machine.good("rm /etc/nsecd/nsecd.toml.adopted");
     host.adopted("--apply --shared --replace --remove-key");
+    host.no_key_is_left();
     let profile = host.machine.good("nsecd --profile nanoclaw --print-config");
     for key in ["kinds", "tokenless", "methods", "tokenless_on_limit"] {
         let socket = profile.split("[[socket]]").nth(1).unwrap();
@@ -212,7 +262,7 @@ fn an_edited_configuration_is_kept_and_a_removed_key_comes_back() {
     assert_eq!(host.reference().as_deref(), Some(PUBLIC_KEY));
     let keys = host.user("keyctl list @u");
     assert!(keys.contains("user: nsec") && keys.contains("user: nostr:business"), "{keys}");
-    assert_eq!(host.machine.good("cat /etc/nsecd/nsecd.toml"), before);
+    assert_eq!(as_before(host.files()), as_before(all), "not as it was");
 }
 
 /// The blocks of this language in docs/migrating-from-nostr-signer.md.

@@ -24,6 +24,8 @@ fn a_clean_install_starts_nothing_and_without_a_key_a_start_says_so_once() {
         "man/man1/nsecctl.1.gz",
         "bash-completion/completions/nsecctl",
         "doc/nsecd/README.Debian",
+        "doc/nsecd/installing.md",
+        "doc/nsecd/migrating-from-nostr-signer.md",
     ] {
         machine.good(&format!("test -s /usr/share/{file}"));
     }
@@ -53,4 +55,13 @@ fn a_clean_install_starts_nothing_and_without_a_key_a_start_says_so_once() {
     machine.configure();
     assert!(machine.good(&format!("nsecctl --socket {socket} pubkey")).contains(crate::support::PUBLIC_KEY));
     assert_eq!(machine.good(&format!("stat -c %i {socket}")), inode);
+
+    // An owner that is said when the socket listens already has it after a restart, as docs/installing.md tells.
+    assert!(
+        machine.good(&format!("stat -c %u {socket}")) == "0"
+            && machine.good("nsecctl doctor; true").contains("ok       binaries")
+    );
+    machine.good("systemctl restart nsecd.socket");
+    assert_eq!(machine.good(&format!("stat -c %u {socket}")), "1000");
+    assert_eq!(machine.agent("").run("nsecctl pubkey").0, 0);
 }

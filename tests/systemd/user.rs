@@ -19,7 +19,8 @@ fn a_user_without_root_has_units_of_its_own() {
             "setpriv --reuid={USER} --regid={USER} --clear-groups env HOME=/home/nora XDG_RUNTIME_DIR=/run/user/{USER} sh -c \"{script}\""
         )
     };
-    // No key yet.
+    // No key yet, nor one that a run of before has left in the kernel.
+    machine.good(&user("keyctl clear @u"));
     assert!(!machine.is(&user("systemctl --user enable --now nsecd")));
     assert_eq!(machine.good(&user("systemctl --user show --value -p ExecMainStatus,NRestarts nsecd.service")), "0\n6");
     machine.good(&user(&format!("echo {KEY_NSEC} | keyctl padd user nsec @u")));

@@ -28,6 +28,7 @@ use plan::plan;
 use serde_json::json;
 use std::path::Path;
 use std::process::ExitCode;
+use system::Here;
 
 /// `adopt`.
 #[derive(Args, Clone, Debug, PartialEq)]
@@ -75,24 +76,30 @@ pub(crate) fn run(options: Options, json: bool) -> ExitCode {
         Err(what) => return complain(&format!("adopt: {what}"), 2),
     };
     if options.undo {
-        return finish(undo::undo(&account, &means));
+        return finish(undo::undo(&account, &Here(&means)));
     }
     let root = Path::new("/");
     let files = Files::look(root, &account, options.service.as_deref());
     let live = Live::ask(&account, &files);
     match plan(&files, &live, &options) {
-        Err(stops) => {
-            let beside = format!("{}.adopted", texts::CONFIG);
-            let put = stops.config.filter(|_| options.apply).map(|text| texts::put(Path::new(&beside), &text, 0o644));
-            if let Some(Err(why)) = put {
-                return complain(&format!("adopt: {why}"), 1);
+        Err(mut stops) => {
+            if let Some(text) = stops.config.filter(|_| options.apply) {
+                let config = Path::new(texts::CONFIG);
+                // Not over one of before that somebody may have begun to edit.
+                let is_same = |path: &Path| std::fs::read_to_string(path).is_ok_and(|there| there == text);
+                let is_free = |path: &Path| found::thing(path) == found::Thing::Nothing || is_same(path);
+                let beside = texts::beside(config, "adopted", is_free);
+                if let Err(why) = texts::put(&beside, &text, 0o644) {
+                    return complain(&format!("adopt: {why}"), 1);
+                }
+                stops.lines.push(format!("what would be written is {}", beside.display()));
             }
             if json {
                 return show(&json!({"stops": stops.lines}).to_string(), ExitCode::from(1));
             }
             complain(&format!("adopt: nothing is changed:\n  - {}", stops.lines.join("\n  - ")), 1)
         }
-        Ok(plan) if options.apply => finish(apply::apply(&plan, &means)),
+        Ok(plan) if options.apply => finish(apply::apply(&plan, &Here(&means))),
         Ok(plan) if json => show(&plan.json().to_string(), ExitCode::SUCCESS),
         Ok(plan) => show(&plan.text(), ExitCode::SUCCESS),
     }

@@ -47,6 +47,8 @@ impl Account {
 pub(super) struct Unit {
     pub name: String,
     pub path: PathBuf,
+    /// The file elsewhere that it is a link to.
+    pub link: Option<PathBuf>,
     /// Its Environment=, those of its drop-ins too.
     pub environment: BTreeMap<String, String>,
 }
@@ -142,13 +144,16 @@ fn units(root: &Path, account: &Account, service: Option<&str>) -> Vec<Unit> {
         names.sort();
         for name in names {
             let path = dir.join(&name);
+            let link = match thing(&at(root, &path)) {
+                Thing::Link(to) => Some(dir.join(to)),
+                _ => None,
+            };
             // Masked by a link to /dev/null, as --apply leaves one that all users have.
-            if found.iter().any(|unit| unit.name == name) || thing(&at(root, &path)) == Thing::Link("/dev/null".into())
-            {
+            if found.iter().any(|unit| unit.name == name) || link.as_deref() == Some(Path::new("/dev/null")) {
                 continue;
             }
             let environment = environment(root, account, &path);
-            found.push(Unit { name, path, environment });
+            found.push(Unit { name, path, link, environment });
         }
     }
     found

@@ -1,7 +1,7 @@
 //! What an adoption has done, noted before each step, in a file of root's: what `--undo` goes by, and a second `--apply`.
 
 use super::found::at;
-use super::texts;
+use super::system::Host;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,14 +27,31 @@ pub(super) struct Journal {
     pub default_link: Option<PathBuf>,
     /// The link in place of the reference daemon's socket.
     pub link: Option<(PathBuf, PathBuf)>,
+    /// Where that led before, if it was a link of the user's.
+    #[serde(default)]
+    pub linked: Option<PathBuf>,
+    /// The file that the unit was a link to, which `systemctl disable` takes away.
+    #[serde(default)]
+    pub unit_file: Option<PathBuf>,
     /// nsecd's sockets' units.
     pub sockets: Vec<String>,
+    /// nsecd's units that were enabled, and sockets that listened, before any of this.
+    #[serde(default)]
+    pub before: Vec<Before>,
     /// Credentials that were made, each from a keyring key.
     pub credentials: Vec<(String, String)>,
     /// Keyring keys that were removed, each with the credential that has it.
     pub removed: Vec<(String, String)>,
     /// Whether all of it was done.
     pub done: bool,
+}
+
+/// What one of nsecd's units was.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Before {
+    pub unit: String,
+    pub enabled: bool,
+    pub active: bool,
 }
 
 /// A file that was written.
@@ -51,22 +68,34 @@ fn path(user: &str) -> PathBuf {
 }
 
 impl Journal {
-    /// What was noted of that user.
+    /// What was noted of that user, below a root directory.
     pub fn read(root: &Path, user: &str) -> Option<Journal> {
-        serde_json::from_str(&fs::read_to_string(at(root, &path(user))).ok()?).ok()
+        Journal::of_text(&fs::read_to_string(at(root, &path(user))).ok()?)
+    }
+
+    /// The same, of a host.
+    pub fn of(host: &dyn Host, user: &str) -> Option<Journal> {
+        Journal::of_text(&host.read(&path(user))?)
+    }
+
+    fn of_text(text: &str) -> Option<Journal> {
+        serde_json::from_str(text).ok()
     }
 
     /// Notes it.
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn write(&self) -> Result<(), String> {
+    pub fn write(&self, host: &dyn Host) -> Result<(), String> {
         let text = serde_json::to_string_pretty(self).map_err(|e| e.to_string())? + "\n";
-        texts::put(&path(&self.user), &text, 0o600)
+        host.put(&path(&self.user), &text, 0o600)
     }
 
     /// Forgets it.
-    pub fn remove(&self) {
-        let _ = fs::remove_file(path(&self.user));
+    ///
+    /// # Errors
+    /// It is still there.
+    pub fn remove(&self, host: &dyn Host) -> Result<(), String> {
+        host.remove(&path(&self.user))
     }
 }

@@ -20,6 +20,8 @@ pub(super) struct Live {
     pub keys: Vec<(String, String)>,
     /// Why the keyring cannot be looked into.
     pub no_keyring: Option<String>,
+    /// Who serves nsecd's default socket, if that is no daemon of the user's.
+    pub stranger: Option<u32>,
     /// Whether the system's nsecd runs.
     pub nsecd_is_active: bool,
 }
@@ -41,6 +43,7 @@ impl Live {
             is_active: of_unit("is-active").is_some(),
             // A static one succeeds too, and cannot be enabled again.
             is_enabled: of_unit("is-enabled").as_deref() == Some("enabled"),
+            stranger: ask(DEFAULT.as_ref()).map(|answer| answer.uid).filter(|uid| *uid != account.uid),
             answer,
             keys,
             no_keyring,

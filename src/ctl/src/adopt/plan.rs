@@ -73,8 +73,8 @@ pub(super) fn plan(files: &Files, live: &Live, options: &Options) -> Result<Plan
         let config = texts::config(&account, &layout, &default, &others);
         if !may_write(files, &journal, &config) && !options.replace {
             let line = format!(
-                "{0} was edited: --replace replaces it (it is kept as {0}.before-adopt, and comes back with --undo); with --apply what would \
-                 be written is put beside it, as {0}.adopted",
+                "{} was edited: --replace replaces it (it is kept beside it, and comes back with --undo); with --apply what would be written \
+                 is put beside it",
                 texts::CONFIG
             );
             return Err(Stops { lines: vec![line], config: Some(config) });
@@ -109,6 +109,11 @@ fn surroundings(files: &Files, live: &Live, account: &Account) -> Vec<String> {
     }
     if files.at_default == Thing::Other {
         stops.push(format!("{DEFAULT} is neither a socket nor a link: move it away"));
+    }
+    if let Some(uid) = live.stranger.filter(|_| files.journal.is_none()) {
+        stops.push(format!(
+            "{DEFAULT} is served by uid {uid}, and would be nsecd's: stop that daemon, or take this one over by hand"
+        ));
     }
     if live.nsecd_is_active && files.journal.is_none() {
         let how = "stop and set it up by hand, or `systemctl stop nsecd.service nsecd.socket` and try again";
@@ -153,7 +158,7 @@ fn reference(files: &Files, live: &Live, account: &Account) -> Result<(Journal, 
         });
     };
     let unit = match files.units.as_slice() {
-        [unit] => unit.name.clone(),
+        [unit] => unit,
         [] => {
             return Err(format!(
                 "{} answers, but no unit of {name}'s has a name like nostr-signer: --service names the one that starts it",
@@ -167,15 +172,17 @@ fn reference(files: &Files, live: &Live, account: &Account) -> Result<(Journal, 
     };
     if !live.is_active {
         return Err(format!(
-            "{} answers, but {unit} does not run: something else serves there; stop that, or name its unit with --service",
-            socket.display()
+            "{} answers, but {} does not run: something else serves there; stop that, or name its unit with --service",
+            socket.display(),
+            unit.name
         ));
     }
     let mut journal = earlier.unwrap_or_default();
     // One that was undone in part is begun anew.
     journal.done = false;
     journal.was_enabled |= live.is_enabled;
-    (journal.user, journal.unit, journal.socket) = (name.clone(), unit, socket.clone());
+    journal.unit_file = unit.link.clone().or(journal.unit_file);
+    (journal.user, journal.unit, journal.socket) = (name.clone(), unit.name.clone(), socket.clone());
     (journal.public, journal.accounts, journal.default) = (public.clone(), accounts.clone(), default.clone());
     Ok((journal, default.clone()))
 }

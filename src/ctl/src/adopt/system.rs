@@ -1,10 +1,163 @@
-//! Commands that are run: systemctl, as root and as the user; nsecd to check a configuration; nsecctl itself, as the user.
+//! The host that is adopted, and all that is done to it: files; commands that are run, systemctl as root and as the user, nsecd to
+//! check a configuration, nsecctl itself as the user.
 
-use super::found::Account;
-use crate::key::adopted::Step;
+use super::ask::{self, Answer};
+use super::found::{self, Account, Thing};
+use super::texts;
+use crate::key::Means;
+use crate::key::adopted::{Carried, Step};
+use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+
+/// What applying and undoing do, and ask before they do it. Each deed fails whole, with what to say, or is done; in the tests another
+/// host stands in, on which each can be made to fail.
+pub(super) trait Host {
+    /// `systemctl …` of the system's manager; what it prints.
+    fn systemctl(&self, arguments: &[&str]) -> Result<String, String>;
+    /// `systemctl --user …` of the user's manager.
+    fn systemctl_of(&self, account: &Account, arguments: &[&str]) -> Result<String, String>;
+    /// Whether nsecd takes that configuration.
+    fn check(&self, config: &str) -> Result<(), String>;
+    /// Who answers on a socket, and with what.
+    fn ask(&self, socket: &Path) -> Option<Answer>;
+    /// The public key that the user is told on a socket.
+    fn pubkey(&self, account: &Account, socket: &Path) -> Result<String, String>;
+    /// What `nsecctl doctor` finds.
+    fn doctor(&self) -> String;
+
+    /// The descriptions of the keys in the user's keyring.
+    fn keys(&self, account: &Account) -> Result<Vec<String>, String>;
+    /// A key out of it.
+    fn take(&self, account: &Account, description: &str) -> Result<Carried, String>;
+    /// A key into it.
+    fn give(&self, account: &Account, description: &str, key: &Carried) -> Result<(), String>;
+    /// A key is removed from it.
+    fn forget(&self, account: &Account, description: &str) -> Result<(), String>;
+    /// The key in an encrypted credential; `None`: there is no such file.
+    fn sealed(&self, credential: &str) -> Result<Option<Carried>, String>;
+    /// A key into an encrypted credential, where there is none.
+    fn seal(&self, credential: &str, key: &Carried) -> Result<(), String>;
+    /// The path of a credential's file.
+    fn credential(&self, name: &str) -> std::path::PathBuf;
+
+    /// A file's text.
+    fn read(&self, path: &Path) -> Option<String>;
+    /// What lies at a path.
+    fn thing(&self, path: &Path) -> Thing;
+    /// A file of root's, there whole or not at all.
+    fn put(&self, path: &Path, text: &str, mode: u32) -> Result<(), String>;
+    /// A file gets a second name, which nothing has yet: the file itself stays, with its owner and mode.
+    fn keep(&self, path: &Path, second: &Path) -> Result<(), String>;
+    /// A file gets another name, in place of what has that.
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), String>;
+    /// A file is removed.
+    fn remove(&self, path: &Path) -> Result<(), String>;
+    /// A link, in place of what is there.
+    fn link(&self, link: &Path, to: &Path) -> Result<(), String>;
+}
+
+/// This machine.
+pub(super) struct Here<'a>(pub &'a Means);
+
+impl Host for Here<'_> {
+    fn systemctl(&self, arguments: &[&str]) -> Result<String, String> {
+        systemctl(arguments)
+    }
+
+    fn systemctl_of(&self, account: &Account, arguments: &[&str]) -> Result<String, String> {
+        systemctl_of(account, arguments)
+    }
+
+    fn check(&self, config: &str) -> Result<(), String> {
+        let path = Path::new("/run/nsecd-adopt.toml");
+        texts::put(path, config, 0o644)?;
+        let checked = output(program("nsecd").arg("--check").arg(path)).map(drop);
+        let _ = fs::remove_file(path);
+        checked
+    }
+
+    fn ask(&self, socket: &Path) -> Option<Answer> {
+        ask::ask(socket)
+    }
+
+    fn pubkey(&self, account: &Account, socket: &Path) -> Result<String, String> {
+        let said = output(itself(account).args(["pubkey", "--socket"]).arg(socket))?;
+        let reply: serde_json::Value = serde_json::from_str(&said).map_err(|e| format!("{}: {e}", socket.display()))?;
+        Ok(reply["pubkey"].as_str().unwrap_or_default().to_owned())
+    }
+
+    fn doctor(&self) -> String {
+        match program("/proc/self/exe").args(["doctor", "--config", texts::CONFIG]).output() {
+            Ok(output) => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+            Err(e) => format!("it cannot be run: {e}"),
+        }
+    }
+
+    fn keys(&self, account: &Account) -> Result<Vec<String>, String> {
+        let printed = step(account, &Step::List)?;
+        Ok(printed.lines().filter_map(|line| Some(line.split_once('\t')?.1.to_owned())).collect())
+    }
+
+    fn take(&self, account: &Account, description: &str) -> Result<Carried, String> {
+        Carried::taken(&mut stepping(account, &Step::Give(description.into())))
+    }
+
+    fn give(&self, account: &Account, description: &str, key: &Carried) -> Result<(), String> {
+        // It takes the key from standard input.
+        let mut command = itself(account);
+        command.args(["key", "add", "--to"]).arg(format!("keyring:{description}"));
+        key.given_to(&mut command)
+    }
+
+    fn forget(&self, account: &Account, description: &str) -> Result<(), String> {
+        step(account, &Step::Remove(description.into())).map(drop)
+    }
+
+    fn sealed(&self, credential: &str) -> Result<Option<Carried>, String> {
+        Carried::sealed(credential, self.0)
+    }
+
+    fn seal(&self, credential: &str, key: &Carried) -> Result<(), String> {
+        key.seal(credential, self.0)
+    }
+
+    fn credential(&self, name: &str) -> std::path::PathBuf {
+        self.0.credstore.join(name)
+    }
+
+    fn read(&self, path: &Path) -> Option<String> {
+        fs::read_to_string(path).ok()
+    }
+
+    fn thing(&self, path: &Path) -> Thing {
+        found::thing(path)
+    }
+
+    fn put(&self, path: &Path, text: &str, mode: u32) -> Result<(), String> {
+        texts::put(path, text, mode)
+    }
+
+    fn keep(&self, path: &Path, second: &Path) -> Result<(), String> {
+        fs::hard_link(path, second).map_err(|e| format!("keeping {} as {}: {e}", path.display(), second.display()))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), String> {
+        fs::rename(from, to).map_err(|e| format!("putting {} back: {e}", to.display()))
+    }
+
+    fn remove(&self, path: &Path) -> Result<(), String> {
+        fs::remove_file(path).map_err(|e| format!("removing {}: {e}", path.display()))?;
+        // A directory of drop-ins that was made for it; one with others' in it stays.
+        let _ = path.parent().filter(|dir| dir.extension().is_some_and(|e| e == "d")).map(fs::remove_dir);
+        Ok(())
+    }
+
+    fn link(&self, link: &Path, to: &Path) -> Result<(), String> {
+        output(program("ln").arg("-sfT").arg(to).arg(link)).map(drop)
+    }
+}
 
 /// A program without our environment.
 fn program(path: &str) -> Command {
@@ -50,14 +203,6 @@ pub(super) fn systemctl_of(account: &Account, arguments: &[&str]) -> Result<Stri
     output(becoming(&mut program("systemctl"), account).arg("--user").args(arguments))
 }
 
-/// Whether nsecd takes that configuration.
-///
-/// # Errors
-/// Why not.
-pub(super) fn check(config: &Path) -> Result<(), String> {
-    output(program("nsecd").arg("--check").arg(config)).map(drop)
-}
-
 /// This program, as the user.
 fn itself(account: &Account) -> Command {
     let mut command = program("/proc/self/exe");
@@ -66,16 +211,9 @@ fn itself(account: &Account) -> Command {
 }
 
 /// It takes a step in the user's keyring.
-pub(super) fn stepping(account: &Account, step: &Step) -> Command {
+fn stepping(account: &Account, step: &Step) -> Command {
     let mut command = itself(account);
     command.arg("adopt").arg(format!("--step={}", step.show()));
-    command
-}
-
-/// It stores what comes in by standard input in the user's keyring.
-pub(super) fn storing(account: &Account, description: &str) -> Command {
-    let mut command = itself(account);
-    command.args(["key", "add", "--to"]).arg(format!("keyring:{description}"));
     command
 }
 
@@ -88,30 +226,4 @@ pub(super) fn step(account: &Account, step: &Step) -> Result<String, String> {
         stepping(account, step).output().map_err(|e| format!("starting nsecctl as {}: {e}", account.name))?;
     let why = String::from_utf8_lossy(&stderr).trim().trim_start_matches("nsecctl: ").to_owned();
     if status.success() { Ok(String::from_utf8_lossy(&stdout).into_owned()) } else { Err(why) }
-}
-
-/// The public key that the user is told on a socket.
-///
-/// # Errors
-/// There is no answer, or the user may not connect.
-pub(super) fn pubkey(account: &Account, socket: &Path) -> Result<String, String> {
-    let said = output(itself(account).args(["pubkey", "--socket"]).arg(socket))?;
-    let reply: serde_json::Value = serde_json::from_str(&said).map_err(|e| format!("{}: {e}", socket.display()))?;
-    Ok(reply["pubkey"].as_str().unwrap_or_default().to_owned())
-}
-
-/// A link, in place of what is there.
-///
-/// # Errors
-/// It cannot be made.
-pub(super) fn link(link: &Path, to: &Path) -> Result<(), String> {
-    output(program("ln").arg("-sfT").arg(to).arg(link)).map(drop)
-}
-
-/// What `nsecctl doctor` finds.
-pub(super) fn doctor() -> String {
-    match program("/proc/self/exe").arg("doctor").output() {
-        Ok(output) => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
-        Err(e) => format!("it cannot be run: {e}"),
-    }
 }

@@ -1,4 +1,8 @@
-//! Hosts that are not at hand: fixture directories, and what follows from them.
+//! Hosts that are not at hand: fixture directories, and what follows from them; one in memory, on which every deed is made to fail.
+
+mod defences;
+mod failures;
+mod host;
 
 use super::ask::{Answer, ask};
 use super::found::{Account, Files, Thing};

@@ -75,6 +75,15 @@ pub(super) fn dropins(account: &Account, layout: &Layout, others: &[String]) -> 
     all
 }
 
+/// A name beside a file for what belongs to it, the first that is free.
+pub(super) fn beside(path: &Path, end: &str, is_free: impl Fn(&Path) -> bool) -> PathBuf {
+    let name = |count: u32| match count {
+        1 => PathBuf::from(format!("{}.{end}", path.display())),
+        count => PathBuf::from(format!("{}.{end}-{count}", path.display())),
+    };
+    (1..1000).map(name).find(|name| is_free(name)).unwrap_or_else(|| name(1000))
+}
+
 /// A file of root's that is there whole or not at all.
 ///
 /// # Errors

@@ -1,13 +1,10 @@
 //! Going back, from wherever an adoption has ended: by its notes, each step as far as there is anything to take back.
 
-use super::ask::ask;
-use super::found::{Account, Thing, thing};
+use super::found::{Account, Thing};
 use super::journal::{Journal, Written};
 use super::layout::DEFAULT;
-use super::{system, texts};
-use crate::key::Means;
-use crate::key::adopted::{Carried, Step};
-use std::fs;
+use super::plan::back;
+use super::system::Host;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -17,109 +14,162 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Goes back; what to say.
 ///
 /// # Errors
-/// What failed; the rest can be tried again with the same command.
-pub(super) fn undo(account: &Account, means: &Means) -> Result<Vec<String>, String> {
+/// What failed, and what was done before; the rest can be tried again with the same command.
+pub(super) fn undo(account: &Account, host: &dyn Host) -> Result<Vec<String>, String> {
     let name = &account.name;
-    let journal = Journal::read(Path::new("/"), name)
+    let journal = Journal::of(host, name)
         .ok_or_else(|| format!("nothing was adopted of {name}, or all of it is undone: there are no notes of it"))?;
     let mut said = Vec::new();
-    stop_nsecd(&journal, &mut said)?;
-    for written in journal.files.iter().rev() {
-        said.push(restore(written)?);
+    match go_back(account, journal, host, &mut said) {
+        Ok(()) => Ok(said),
+        Err(why) => {
+            let mut lines = vec![format!("not all of it is undone: {why}")];
+            lines.extend(said.iter().map(|line| format!("before it: {line}")));
+            lines.push(format!("Again: {}. Forward again: the same with --apply", back(name)));
+            Err(lines.join("\n  "))
+        }
     }
-    system::systemctl(&["daemon-reload"])?;
-    if let Some((link, to)) = journal.link.as_ref().filter(|(link, to)| thing(link) == Thing::Link(to.clone())) {
-        fs::remove_file(link).map_err(|e| format!("{}: {e}", link.display()))?;
+}
+
+fn go_back(account: &Account, mut journal: Journal, host: &dyn Host, said: &mut Vec<String>) -> Result<(), String> {
+    // From here on it is an adoption that has not come to its end.
+    journal.done = false;
+    journal.write(host)?;
+    stop_nsecd(&journal, host, said)?;
+    while let Some(written) = journal.files.last() {
+        said.push(restore(written, host)?);
+        journal.files.pop();
+        journal.write(host)?;
+    }
+    host.systemctl(&["daemon-reload"])?;
+    for before in journal.before.iter().filter(|before| before.active && before.unit.ends_with(".socket")) {
+        host.systemctl(&["start", &before.unit])?;
+        said.push(format!("{} listens, as before", before.unit));
+    }
+    if let Some((link, to)) = journal.link.as_ref().filter(|(link, to)| host.thing(link) == Thing::Link(to.clone())) {
+        host.remove(link)?;
         said.push(format!("removed the link {} to {}", link.display(), to.display()));
     }
-    if let Some(to) = journal.default_link.as_ref().filter(|_| thing(Path::new(DEFAULT)) == Thing::Nothing) {
-        system::link(Path::new(DEFAULT), to)?;
-        said.push(format!("put the link {DEFAULT} to {} back", to.display()));
+    let links = [
+        (Some(Path::new(DEFAULT)), &journal.default_link),
+        (journal.link.as_ref().map(|(link, _)| &**link), &journal.linked),
+    ];
+    for (link, to) in links {
+        if let (Some(link), Some(to)) = (link, to)
+            && host.thing(link) == Thing::Nothing
+        {
+            host.link(link, to)?;
+            said.push(format!("put the link {} to {} back", link.display(), to.display()));
+        }
     }
-    keys(account, &journal, means, &mut said)?;
-    start(account, &journal)?;
+    keys(account, &journal, host, said)?;
+    start(account, &journal, host)?;
     said.push(format!(
-        "{} of {name} runs, and answers {} on {}",
+        "{} of {} runs, and answers {} on {}",
         journal.unit,
+        account.name,
         journal.public,
         journal.socket.display()
     ));
     for (_, credential) in &journal.credentials {
-        let path = means.credstore.join(credential);
-        said.push(format!("the encrypted key stays: rm {} if it is not to", path.display()));
+        let path = host.credential(credential);
+        if host.thing(&path) != Thing::Nothing {
+            said.push(format!("the encrypted key stays: rm {} if it is not to", path.display()));
+        }
     }
     said.push("containers that were started meanwhile have nsecd's socket mounted: start them anew".into());
-    journal.remove();
-    Ok(said)
+    journal.remove(host)
 }
 
-fn stop_nsecd(journal: &Journal, said: &mut Vec<String>) -> Result<(), String> {
+fn stop_nsecd(journal: &Journal, host: &dyn Host, said: &mut Vec<String>) -> Result<(), String> {
     if journal.sockets.is_empty() {
         return Ok(());
     }
-    let sockets = journal.sockets.iter().map(String::as_str);
-    let all: Vec<_> = sockets.chain(["nsecd.service"]).collect();
-    // Sockets first and all at once: one that listens would start the service again.
-    system::systemctl(&[vec!["disable"], all.clone()].concat())?;
-    system::systemctl(&[vec!["stop"], all].concat())?;
-    said.push("nsecd is stopped and disabled".into());
+    let all: Vec<_> = journal.sockets.iter().map(String::as_str).chain(["nsecd.service"]).collect();
+    let was_enabled = |unit: &&str| journal.before.iter().any(|before| before.unit == *unit && before.enabled);
+    let (enabled, disabled): (Vec<_>, Vec<_>) = all.iter().copied().partition(was_enabled);
+    // In this order: with the service its first socket is disabled too (Also=).
+    for (verb, units) in [("disable", &disabled), ("enable", &enabled)] {
+        if !units.is_empty() {
+            host.systemctl(&[&[verb], units.as_slice()].concat())?;
+        }
+    }
+    // All at once: a socket that listens would start the service again.
+    host.systemctl(&[vec!["stop"], all].concat())?;
+    said.push(match disabled.contains(&"nsecd.service") {
+        true => "nsecd is stopped and disabled".into(),
+        false => "nsecd is stopped; it was enabled before, and stays so".into(),
+    });
     Ok(())
 }
 
 /// A file as it was; one that was edited since is left.
-fn restore(written: &Written) -> Result<String, String> {
+fn restore(written: &Written, host: &dyn Host) -> Result<String, String> {
     let Written { path, text, kept } = written;
-    let there = fs::read_to_string(path).unwrap_or_default();
-    let old = kept.as_ref().and_then(|kept| Some((kept, fs::read_to_string(kept).ok()?)));
-    if there != *text {
-        let or = old.map(|(kept, _)| format!("; what it was before is {}", kept.display())).unwrap_or_default();
-        return Ok(format!("left: {} is not as it was written{or}", path.display()));
-    }
-    match old {
-        Some((kept, old)) => {
-            texts::put(path, &old, 0o644)?;
-            let _ = fs::remove_file(kept);
-            Ok(format!("put {} back as it was", path.display()))
+    let (there, shown) = (host.read(path), path.display());
+    let Some(kept) = kept else {
+        if there.as_deref() == Some(text) {
+            host.remove(path)?;
+            return Ok(format!("removed {shown}"));
         }
-        None => {
-            fs::remove_file(path).map_err(|e| format!("{}: {e}", path.display()))?;
-            // A directory of drop-ins that was made for it; others' stay.
-            let _ = path.parent().filter(|dir| dir.extension().is_some_and(|e| e == "d")).map(fs::remove_dir);
-            Ok(format!("removed {}", path.display()))
-        }
+        return Ok(match host.thing(path) {
+            Thing::Nothing => format!("{shown} is not there"),
+            _ => format!("left: {shown} is not as it was written"),
+        });
+    };
+    if host.thing(kept) == Thing::Nothing {
+        // It is kept before anything takes its place.
+        return Ok(format!("{shown} was not replaced"));
     }
+    if there.as_deref() == Some(text) || host.thing(path) == Thing::Nothing {
+        host.rename(kept, path)?;
+        // rename(2) does nothing where both are names of the same file: it was not replaced yet.
+        if host.thing(kept) != Thing::Nothing {
+            host.remove(kept)?;
+        }
+        return Ok(format!("put {shown} back as it was"));
+    }
+    if there.is_some() && there == host.read(kept) {
+        host.remove(kept)?;
+        return Ok(format!("{shown} was not replaced"));
+    }
+    Ok(format!("left: {shown} is not as it was written; what it was before is {}", kept.display()))
 }
 
 /// What was removed from the keyring goes back into it.
-fn keys(account: &Account, journal: &Journal, means: &Means, said: &mut Vec<String>) -> Result<(), String> {
+fn keys(account: &Account, journal: &Journal, host: &dyn Host, said: &mut Vec<String>) -> Result<(), String> {
     if journal.removed.is_empty() {
         return Ok(());
     }
-    let there = system::step(account, &Step::List)?;
-    for (description, credential) in &journal.removed {
-        if there.lines().any(|line| line.ends_with(&format!("\t{description}"))) {
-            continue;
-        }
-        let key = Carried::sealed(credential, means)?
+    let there = host.keys(account)?;
+    for (description, credential) in journal.removed.iter().filter(|(description, _)| !there.contains(description)) {
+        let key = host
+            .sealed(credential)?
             .ok_or_else(|| format!("keyring:{description} was removed, and the credential {credential} is gone too"))?;
-        key.given_to(&mut system::storing(account, description))?;
+        host.give(account, description, &key)?;
         said.push(format!("keyring:{description} of {} is there again", account.name));
     }
     Ok(())
 }
 
-fn start(account: &Account, journal: &Journal) -> Result<(), String> {
-    let of = |verb: &str| system::systemctl_of(account, &[verb, &journal.unit]);
+fn start(account: &Account, journal: &Journal, host: &dyn Host) -> Result<(), String> {
+    let of = |verb: &str| host.systemctl_of(account, &[verb, &journal.unit]);
     if journal.masked {
         of("unmask")?;
     }
-    if journal.was_enabled && !journal.masked {
+    if let Some(file) = &journal.unit_file
+        && of("cat").is_err()
+    {
+        host.systemctl_of(account, &["link", &file.display().to_string()])?;
+    }
+    // Where it is enabled for all users it is so still.
+    if journal.was_enabled && !journal.masked && of("is-enabled").as_deref() != Ok("enabled") {
         of("enable")?;
     }
     of("start")?;
     let until = Instant::now() + PATIENCE;
     loop {
-        let answer = ask(&journal.socket).filter(|answer| answer.uid == account.uid);
+        let answer = host.ask(&journal.socket).filter(|answer| answer.uid == account.uid);
         match answer {
             Some(answer) if answer.public == journal.public => return Ok(()),
             Some(answer) => {

@@ -46,7 +46,7 @@ pub(super) struct Facts {
     /// The directories nsecd would use and all above them, the deepest first; those that exist.
     pub state: (PathBuf, Vec<Seen>),
     pub admin: (PathBuf, Vec<Seen>),
-    /// The role binaries beside this one: their names, and what is there.
+    /// nsecd and the role binaries beside it: their names, and what is there.
     pub binaries: Vec<(&'static str, Option<Seen>)>,
     /// Role users that do not exist.
     pub missing_users: Vec<&'static str>,
@@ -70,7 +70,10 @@ impl Facts {
         let swap = swaps.lines().skip(1).filter_map(|line| line.split_whitespace().next()).map(String::from).collect();
         let users = read("etc/passwd").unwrap_or_default();
         let has_user = |name: &str| users.lines().any(|line| line.split(':').next() == Some(name));
-        let beside = std::env::current_exe().ok().and_then(|me| me.parent().map(Path::to_owned)).unwrap_or_default();
+        // nsecd looks for them beside itself, and what lies beside nsecctl may be a link to it.
+        let mine = std::env::current_exe().ok().and_then(|me| me.parent().map(Path::to_owned)).unwrap_or_default();
+        let nsecd = fs::canonicalize(mine.join("nsecd"));
+        let beside = nsecd.ok().and_then(|nsecd| nsecd.parent().map(Path::to_owned)).unwrap_or(mine);
         Ok(Facts {
             uid,
             kernel: read("proc/sys/kernel/osrelease").ok_or("/proc/sys/kernel/osrelease cannot be read")?,

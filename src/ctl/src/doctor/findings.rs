@@ -281,7 +281,11 @@ fn binaries(facts: &Facts) -> Finding {
         "install -o root -m 0755 -t /usr/local/bin nsecd nsecd-keyholder nsecd-gate nsecd-ecdh nsecd-broker nsecctl";
     let absent: Vec<_> = facts.binaries.iter().filter(|(_, seen)| seen.is_none()).map(|(name, _)| *name).collect();
     if !absent.is_empty() {
-        return problem(CHECK, format!("not beside nsecctl: {}", absent.join(", ")), FIX);
+        return problem(
+            CHECK,
+            format!("not beside nsecctl, nor beside the nsecd that a link there leads to: {}", absent.join(", ")),
+            FIX,
+        );
     }
     match facts.binaries.iter().filter_map(|(_, seen)| seen.as_ref()).find(|seen| others_may_write(seen, facts.uid)) {
         Some(bad) => problem(CHECK, format!("{} can be changed by others", bad.path.display()), FIX),

@@ -3,6 +3,7 @@
 
 use super::findings::{Finding, missing, ok, problem};
 use super::sys;
+use nix::unistd::User;
 use nsecd_supervisor::config::{Config, Socket};
 use std::io;
 use std::path::Path;
@@ -20,7 +21,10 @@ pub(super) struct Tried {
 /// Tries all of them: as `uids`, or as the owner and the `peer_uids` that the configuration names.
 pub(super) fn gather(config: &Config, uids: &[u32], root: bool) -> Vec<Tried> {
     let named = |socket: &Socket| -> Vec<u32> {
-        let owner = socket.owner.as_deref().and_then(|owner| owner.parse().ok());
+        let owner = socket.owner.as_deref().and_then(|owner| {
+            let by_name = || Some(User::from_name(owner).ok()??.uid.as_raw());
+            owner.parse().ok().or_else(by_name)
+        });
         let peers = socket.peer_uids.iter().flatten().copied();
         let mut all: Vec<u32> = if uids.is_empty() { owner.into_iter().chain(peers).collect() } else { uids.to_vec() };
         all.sort_unstable();

@@ -124,6 +124,12 @@ impl Carried {
         Secret::of_text(key.bytes()).map(Carried).map_err(said)
     }
 
+    /// One that a test has made up.
+    #[cfg(test)]
+    pub fn of_text(text: &str) -> Carried {
+        Carried(Secret::of_text(text.as_bytes()).unwrap_or_else(|_| panic!("no key")))
+    }
+
     /// Of the encrypted credential of that name; `None`: there is none.
     ///
     /// # Errors
