@@ -4,7 +4,7 @@
 //!
 //! Checked, one of the two turns red: without stopping, disabling or masking the old daemon, without doctor; without noting a credential,
 //! the start, a link or a key before it is made or taken away; without keeping a file, under a name that was free, with its mode; without
-//! what nsecd's units were before, the link at nsecd's place and unit files that were links; without the line that says which daemon runs; where an undo that was cut
+//! what nsecd's units were before, links and unit files that were links; without the line that says which daemon runs; where an undo that was cut
 //! off counts as an adoption.
 
 use super::host::{Fake, NOTES, REFERENCE, State, Way};
@@ -63,6 +63,14 @@ fn hosts() -> Vec<(&'static str, State, &'static str)> {
             "",
         ),
         ("its socket at nsecd's place", with(|state| state.socket = DEFAULT.into()), ""),
+        (
+            "its socket is a link to another place",
+            with(|state| {
+                state.socket = "/run/user/1000/elsewhere.sock".into();
+                state.links.insert(SOCKET.into(), "/run/user/1000/elsewhere.sock".into());
+            }),
+            "",
+        ),
         ("a link at nsecd's place", with(|state| drop(state.links.insert(DEFAULT.into(), SOCKET.into()))), ""),
     ]
 }
