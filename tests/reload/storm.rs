@@ -100,3 +100,15 @@ fn a_freeze_that_is_asked_for_amid_reloads_holds_once_it_is_answered() {
     });
     assert_eq!(verified(&nsecd)["clean"], json!(true));
 }
+
+/// A broker says two things a reload, and one that says too much is taken for a hijacked one.
+#[test]
+fn reloads_as_fast_as_they_can_be_asked_for_replace_no_broker_and_lose_no_connection() {
+    let nsecd = Nsecd::start(OPEN);
+    let (mut client, broker) = (nsecd.connect(), nsecd.role("nsecd-broker"));
+    for n in 0..600 {
+        assert_eq!(ask(&nsecd), Ok(()), "reload {n}");
+    }
+    assert!(client.sign(1, None).get("event").is_some());
+    assert_eq!(nsecd.role("nsecd-broker"), broker);
+}

@@ -458,8 +458,9 @@ impl Life<'_> {
                 }
                 Frame::Control(said @ (Control::Quiet | Control::Reloaded | Control::NotReloaded)) if self.resting => {
                     self.heard = Some(said);
-                    // What comes after it may be about what is new by then.
-                    return !self.is_flooded();
+                    // What comes after it may be about what is new by then. Not counted: there are two for each reload that the
+                    // operator asks for, however fast, and one too many ends that.
+                    return true;
                 }
                 // Its death, if that is what it is, is told by its process.
                 Frame::Control(_) | Frame::Broken => return false,
