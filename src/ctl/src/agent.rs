@@ -340,8 +340,15 @@ fn default_sockets() -> Vec<PathBuf> {
     if uid == 0 {
         paths.extend(["/run/nsecd/agents/signer.sock", "/run/nostr/signer.sock"].map(PathBuf::from));
     }
-    paths.extend(["/run/user/", "/tmp/nsecd-"].map(|dir| format!("{dir}{uid}/nostr-signer.sock").into()));
+    let dirs = ["/run/user/", "/tmp/nsecd-"].map(|dir| PathBuf::from(format!("{dir}{uid}")));
+    paths.extend(dirs.into_iter().filter(|dir| is_ours(dir, uid)).map(|dir| dir.join("nostr-signer.sock")));
     paths
+}
+
+/// Whether nobody else can have put a socket there: anybody can make a directory in /tmp, and who answers is given tokens and told what
+/// to sign.
+fn is_ours(dir: &Path, uid: u32) -> bool {
+    fs::symlink_metadata(dir).is_ok_and(|m| m.is_dir() && m.uid() == uid && m.mode() & 0o022 == 0)
 }
 
 #[cfg(test)]
@@ -416,5 +423,20 @@ mod tests {
         let line = ask(&format!("session info --token-file={}", file.display())).and_then(complete);
         fs::remove_file(&file).expect("temp file");
         assert_eq!(line, Ok("{\"method\":\"session_info\",\"params\":{\"token\":\"abc\"}}\n".into()));
+    }
+
+    #[test]
+    fn among_the_default_paths_a_directory_that_others_can_have_made_is_passed_over() {
+        use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
+        let (uid, dir) =
+            (nix::unistd::geteuid().as_raw(), env::temp_dir().join(format!("nsecctl-ours-{}", std::process::id())));
+        fs::DirBuilder::new().mode(0o700).create(&dir).expect("temp dir");
+        assert!(is_ours(&dir, uid));
+        assert!(!is_ours(&dir, uid + 1), "another's");
+        symlink(&dir, dir.join("link")).expect("link");
+        assert!(!is_ours(&dir.join("link"), uid), "a link, to be turned by whoever made it");
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o777)).expect("mode");
+        assert!(!is_ours(&dir, uid), "all may write");
+        fs::remove_dir_all(&dir).expect("temp dir");
     }
 }
