@@ -1,9 +1,10 @@
 //! Asking whoever serves a socket: the public keys of its accounts. The other end may be anybody: replies are bounded in size and
 //! time, and its uid is told.
 
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, getsockopt, sockopt::PeerCredentials};
 use serde_json::{Value, json};
 use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -26,7 +27,7 @@ pub(super) struct Answer {
 
 /// Asks. `None`: nobody does, or not in this protocol.
 pub(super) fn ask(socket: &Path) -> Option<Answer> {
-    let stream = UnixStream::connect(socket).ok()?;
+    let stream = connect(socket).ok()?;
     let uid = getsockopt(&stream, PeerCredentials).ok()?.uid();
     drop(stream);
     let reply = exchange(socket, "get_public_key").ok()?;
@@ -44,13 +45,23 @@ pub(super) fn ask(socket: &Path) -> Option<Answer> {
     Some(answer)
 }
 
+/// Connects at once or not at all: where nobody accepts, connect(2) waits for ever.
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    socket::connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    let stream = UnixStream::from(socket);
+    stream.set_nonblocking(false)?;
+    Ok(stream)
+}
+
 fn key(value: &Value) -> Option<String> {
     let text = value.as_str()?;
     (text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit())).then(|| text.to_ascii_lowercase())
 }
 
 fn exchange(socket: &Path, method: &str) -> io::Result<Value> {
-    let mut stream = UnixStream::connect(socket)?;
+    let mut stream = connect(socket)?;
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.write_all((json!({"method": method, "params": {}}).to_string() + "\n").as_bytes())?;
     let (until, mut line, mut part) = (Instant::now() + PATIENCE, Vec::new(), [0; 4096]);

@@ -7,6 +7,7 @@ use nix::unistd::User;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -140,7 +141,7 @@ fn units(root: &Path, account: &Account, service: Option<&str>) -> Vec<Unit> {
     for dir in directories(account) {
         let entries = fs::read_dir(at(root, &dir)).into_iter().flatten().flatten();
         let mut names: Vec<_> =
-            entries.filter_map(|e| e.file_name().into_string().ok()).filter(|n| wanted(n)).collect();
+            entries.filter_map(|e| e.file_name().into_string().ok()).filter(|n| wanted(n) && is_name(n)).collect();
         names.sort();
         for name in names {
             let path = dir.join(&name);
@@ -157,6 +158,11 @@ fn units(root: &Path, account: &Account, service: Option<&str>) -> Vec<Unit> {
         }
     }
     found
+}
+
+/// Whether systemd would take it for a unit's name; what else lies there is shown to nobody, who could copy it into a shell.
+fn is_name(name: &str) -> bool {
+    name.bytes().all(|b| b.is_ascii_alphanumeric() || b":-_.\\@".contains(&b)) && !name.starts_with('-')
 }
 
 fn environment(root: &Path, account: &Account, unit: &Path) -> BTreeMap<String, String> {
@@ -182,8 +188,10 @@ fn environment(root: &Path, account: &Account, unit: &Path) -> BTreeMap<String, 
 
 /// A user's file, if it is one.
 fn text(path: &Path) -> String {
-    let open = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
-    let Some(file) = open.ok().filter(|f| f.metadata().is_ok_and(|m| m.is_file())) else { return String::new() };
+    // Held and looked at before it is opened: a link of the user's may lead to a device, and opening that does something to it.
+    let held = File::options().read(true).custom_flags(libc::O_PATH).open(path);
+    let Some(held) = held.ok().filter(|f| f.metadata().is_ok_and(|m| m.is_file())) else { return String::new() };
+    let Ok(file) = File::open(format!("/proc/self/fd/{}", held.as_raw_fd())) else { return String::new() };
     let mut bytes = Vec::new();
     let _ = file.take(MOST).read_to_end(&mut bytes);
     String::from_utf8_lossy(&bytes).replace("\\\n", " ")

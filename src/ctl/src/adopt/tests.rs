@@ -52,6 +52,7 @@ fn nora() -> Account {
 }
 
 const UNIT: &str = "home/nora/.config/systemd/user/nostr-signer.service";
+const SHOWN: &str = "home/nora/.config/systemd/user/nostr-signer.service.d/log.conf";
 const INSTALLED: [(&str, &str); 4] = [
     ("run/systemd/system/x", ""),
     ("lib/systemd/system/nsecd.service", ""),
@@ -121,6 +122,30 @@ fn a_users_fifo_or_mask_in_place_of_a_unit_holds_nothing_up() {
     std::os::unix::fs::symlink("/dev/null", dir.join("b-nostr-signer.service")).unwrap();
     let units = root.look(None).units;
     assert!(units.len() == 1 && units[0].environment.is_empty(), "{units:?}");
+}
+
+#[test]
+fn what_a_users_link_leads_to_is_not_opened_unless_it_is_a_file() {
+    use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+    let root = Root::new(&[("home/nora/.config/systemd/user/x", ""), (SHOWN, "Environment=SIGNER_ALERT_LOG=/x")]);
+    let device = root.0.join("device");
+    nix::unistd::mkfifo(&device, nix::sys::stat::Mode::S_IRUSR).unwrap();
+    std::os::unix::fs::symlink(&device, root.0.join(UNIT)).unwrap();
+    let watch = Inotify::init(InitFlags::IN_NONBLOCK).unwrap();
+    watch.add_watch(&device, AddWatchFlags::IN_OPEN).unwrap();
+    watch.add_watch(&root.0.join(SHOWN), AddWatchFlags::IN_OPEN).unwrap();
+    assert_eq!(root.look(None).logs, [("/x".into(), false)]);
+    let opened = watch.read_events().unwrap();
+    // The file next to it, which is read.
+    assert_eq!(opened.len(), 1, "{opened:?}");
+}
+
+#[test]
+fn what_systemd_takes_for_no_unit_is_none_however_it_is_called() {
+    let dir = "home/nora/.config/systemd/user";
+    let names = ["nostr-signer;id;.service", "nostr-signer\n- evil.service", "--x=nostr-signer.service"];
+    let root = Root::new(&names.map(|name| format!("{dir}/{name}")).each_ref().map(|path| (path.as_str(), "")));
+    assert_eq!(root.look(None).units, []);
 }
 
 #[test]
@@ -242,4 +267,24 @@ fn a_socket_that_answers_nonsense_is_nobodys() {
     assert_eq!(ask(&path), None);
     served.join().unwrap();
     assert_eq!(ask(&root.0.join("run/x")), None, "no socket at all");
+}
+
+#[test]
+fn a_socket_where_nobody_accepts_holds_nothing_up() {
+    use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
+    use std::os::fd::AsRawFd;
+    let root = Root::new(&[("run/x", "")]);
+    let path = root.0.join("run/s");
+    let address = UnixAddr::new(&path).unwrap();
+    let open = || socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_NONBLOCK, None).unwrap();
+    let listener = open();
+    bind(listener.as_raw_fd(), &address).unwrap();
+    listen(&listener, Backlog::new(0).unwrap()).unwrap();
+    // Its queue is full.
+    let waiting: Vec<_> =
+        std::iter::repeat_with(|| open()).take_while(|client| connect(client.as_raw_fd(), &address).is_ok()).collect();
+    assert!(!waiting.is_empty());
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || tell.send(ask(&path)));
+    assert_eq!(told.recv_timeout(std::time::Duration::from_secs(60)), Ok(None));
 }
