@@ -210,7 +210,10 @@ impl<C: Clock> Server<C> {
             }
             Verdict::Sign(grant) => {
                 self.queues.served(who);
+                // Before it is asked for: what the client has sent behind it may then come to stand in this line.
+                self.queues.leave(who, id);
                 self.ask(id, &call, grant);
+                return self.file(id);
             }
             // Only signatures wait.
             Verdict::Errand(spent) => self.set_out(id, &call, spent),
