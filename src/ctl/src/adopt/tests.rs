@@ -282,7 +282,7 @@ fn a_socket_where_nobody_accepts_holds_nothing_up() {
     listen(&listener, Backlog::new(0).unwrap()).unwrap();
     // Its queue is full.
     let waiting: Vec<_> =
-        std::iter::repeat_with(|| open()).take_while(|client| connect(client.as_raw_fd(), &address).is_ok()).collect();
+        std::iter::repeat_with(open).take_while(|client| connect(client.as_raw_fd(), &address).is_ok()).collect();
     assert!(!waiting.is_empty());
     let (tell, told) = std::sync::mpsc::channel();
     std::thread::spawn(move || tell.send(ask(&path)));
