@@ -120,9 +120,12 @@ impl Rows<'_> {
         assert!(own.accounts.contains(&account.name));
         assert!(!ours.scope.is_empty());
         assert!(ours.scope.iter().all(|kind| terms.scope.contains(kind) && own.kinds.contains(*kind)));
-        assert_eq!((ours.started, ours.ends.boot, ours.parent), (terms.started, terms.ends.boot, terms.parent));
+        assert_eq!((ours.started, ours.parent), (terms.started, terms.parent));
+        // By both clocks no longer than it was granted, nor than its socket grants now.
+        let longest = own.max_ttl * 1000;
+        assert_eq!(ours.ends.boot, terms.ends.boot.min(ours.started.boot.saturating_add(longest)));
         assert!(ours.ends.wall <= terms.ends.wall);
-        assert!(ours.ends.wall <= ours.started.wall.saturating_add(own.max_ttl * 1000));
+        assert!(ours.ends.wall <= ours.started.wall.saturating_add(longest));
         let later = || self.good.iter().filter(|(at, ..)| *at > line);
         assert!(!later().any(|(_, row, _)| *row == Row::End(*hash)), "it had ended");
         let boots = later().map(|(_, _, names)| names).chain([names]);
