@@ -111,7 +111,8 @@ impl Reader<'_> {
                 self.excuse();
                 self.open(open);
             }
-            Some(row) if self.before.is_some() => {
+            // Of a version that is not known: it may say of a boot, or of numbers, what ends sessions.
+            Some(row) if self.before.is_some() && !matches!(row, Row::Open(_)) => {
                 self.blame();
                 self.row(row);
             }

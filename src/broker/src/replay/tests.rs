@@ -190,6 +190,17 @@ fn damage_is_told_ends_the_sessions_before_it_and_forgives_nothing() {
     assert_eq!(life.restart(START), Found { damaged: 2, ended: 1, ..Found::default() });
 }
 
+/// Found by fuzzing. Checked: with rows of that name read like others this fails.
+#[test]
+fn a_broker_of_another_version_that_wrote_into_it_ends_the_sessions_before() {
+    let mut life = Life::begin(|_| {});
+    life.start(A, START, "{}").expect("a session");
+    let other = open(&Policy { boot_id: "boot-2".into(), ..life.policy.clone() }, at(1));
+    life.write(&Row::Open(Open { version: 2, ..other }).line());
+    life.sign(A, at(2), 1, None).expect("signed");
+    assert_eq!(life.restart(at(3)), Found { damaged: 1, ended: 1, ..Found::default() });
+}
+
 #[test]
 fn a_file_that_is_no_journal_is_damage_through_and_through() {
     for text in ["x", "\0\0\0\0", "{\"sessions\":{}}\n", "00000000 {\"open\":{}}\n", &"y".repeat(LONGEST + 70_000)] {
