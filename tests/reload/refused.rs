@@ -1,6 +1,6 @@
 //! A configuration that is refused changes nothing: by sample, each kind of error.
 
-use super::{OPEN, another, ask, refused};
+use super::{OPEN, another, ask, refused, write};
 use crate::support::{Nsecd, Setup, control};
 use nsecd_policy::operator::{Command, Status};
 use std::fs;
@@ -41,6 +41,20 @@ fn a_configuration_with_an_error_changes_nothing() {
     }
     fs::remove_file(nsecd.dir.join("nsecd.toml")).unwrap();
     assert!(ask(&nsecd).unwrap_err().contains("cannot open"));
+}
+
+/// Checked: with a file that has no setting taken for the defaults, this fails.
+#[test]
+fn a_file_with_no_setting_is_taken_for_one_that_was_cut_short() {
+    let nsecd = Nsecd::start(OPEN);
+    for config in ["", "# [key]\n", "[key]\n\n[[socket]]\n"] {
+        unchanged(&nsecd, config, "nsecd.toml: no setting is in it, as in a file that was cut short");
+    }
+    // Whoever started with such a file meant it, and may ask again.
+    let nsecd = Setup::new("# All as it comes.\n").start();
+    assert_eq!(ask(&nsecd), Ok(()));
+    write(&nsecd, "");
+    assert_eq!(ask(&nsecd), Ok(()));
 }
 
 #[test]
@@ -125,7 +139,7 @@ fn nobody_but_the_operator_reloads() {
     let nsecd = Nsecd::start(OPEN);
     fs::set_permissions(nsecd.dir.join("admin"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     fs::set_permissions(control::socket(&nsecd), std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
-    super::write(&nsecd, &OPEN.replace("tokenless = [1, 7]", "tokenless = [1]"));
+    write(&nsecd, &OPEN.replace("tokenless = [1, 7]", "tokenless = [1]"));
     let frame = control::frame(Command::Reload, "");
     let script = format!(
         "import socket,sys\ns=socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[1])\n\ntry: s.sendall(bytes({frame:?}))\nexcept BrokenPipeError: pass\nsys.stdout.write(str(s.recv(80)[1]))\n"

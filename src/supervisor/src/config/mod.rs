@@ -47,6 +47,7 @@ use crate::names::Names;
 use defaults::System;
 use profiles::Profile;
 use raw::RawFile;
+use secrets::shown;
 
 /// What nsecd runs with. Paths are absolute, durations in seconds, sizes in bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -269,10 +270,11 @@ pub struct Start {
 
 impl Start {
     /// The configuration as its file has it now, and the file's bytes. Names are looked up in files alone ([`Names::Files`]).
+    /// `current`: what is in force.
     ///
     /// # Errors
-    /// Those of a start; there is no file.
-    pub fn again(&self) -> Result<(Config, String), Error> {
+    /// Those of a start; there is no file; there is nothing in it, and something else is in force.
+    pub fn again(&self, current: &Config) -> Result<(Config, String), Error> {
         let cx =
             Context { env: &self.environment, ids: self.ids, pid: std::process::id(), host: &System(Names::Files) };
         let cli = cli::parse(&self.args)?;
@@ -284,6 +286,14 @@ impl Start {
         let text = file::read(&self.directory.join(path), self.ids.uid)?;
         let file = raw::read(&text, &path.to_string_lossy())?;
         let config = resolve::resolve(&cli, file, Profile::Strict, &cx)?;
+        // A start with such a file is somebody's choice; here it is more likely an editor's file that is not written yet.
+        if config != *current && !tree::has_setting(&tree::parse(&text, "")?) {
+            return Err(Error::new(format!(
+                "{}: no setting is in it, as in a file that was cut short: write it again; for the defaults on purpose write one of \
+                 them, such as `default_account = \"default\"`",
+                shown(&path.to_string_lossy())
+            )));
+        }
         Ok((config, text))
     }
 }

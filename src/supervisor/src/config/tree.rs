@@ -61,6 +61,18 @@ pub fn parse(text: &str, file: &str) -> Result<Table, Error> {
     Ok(lines.table(document.get_ref()))
 }
 
+/// Whether a value is set anywhere: headers alone, of whatever tables, set none.
+pub fn has_setting(table: &Table) -> bool {
+    let sets = |value: &Value| match value {
+        Value::Table(table) => has_setting(table),
+        Value::List(list) if !list.is_empty() => {
+            list.iter().any(|item| !matches!(&item.value, Value::Table(table) if !has_setting(table)))
+        }
+        _ => true,
+    };
+    table.values().any(|entry| sets(&entry.value))
+}
+
 /// Turns positions in the file into lines.
 struct Lines<'a> {
     text: &'a str,
@@ -219,6 +231,17 @@ mod tests {
         assert!(error("[key]\n[key]\n").starts_with("f.toml:2: "));
         assert!(error("a = 1\na = 2\n").starts_with("f.toml:2: "));
         assert!(error(&format!("a = {}1{}", "[".repeat(10_000), "]".repeat(10_000))).starts_with("f.toml:1: "));
+    }
+
+    #[test]
+    fn headers_and_comments_are_no_setting() {
+        let sets = |text| has_setting(&parse(text, "f.toml").unwrap());
+        for text in ["", "\n", "# kinds = [1]", "[key]\n", "[key]\n[[socket]]\n[[socket]]", "[socket.limits]", "a = {}"] {
+            assert!(!sets(text), "{text}");
+        }
+        for text in ["a = 1", "a = []", "[key]\na = ''", "[[socket]]\n[[socket]]\na = false", "a = { b = 1 }"] {
+            assert!(sets(text), "{text}");
+        }
     }
 
     #[test]

@@ -78,7 +78,7 @@ impl Plan {
     /// # Errors
     /// Those of a start; keys that a reload cannot change. Whatever had been made is gone again.
     pub fn prepare(setup: &mut Setup, service: &Service) -> Result<Plan, NotReady> {
-        let (mut config, text) = setup.start.again().map_err(|e| Fault::new(e.to_string()))?;
+        let (mut config, text) = setup.start.again(&setup.config).map_err(|e| Fault::new(e.to_string()))?;
         let fixed = fixed(&setup.config, &config);
         if !fixed.is_empty() {
             return Err(Fault::new(format!("needs a restart: {}", fixed.join("; "))).into());
