@@ -182,10 +182,12 @@ impl Life<'_> {
                 self.askers.push(Asker { connection: Some(asked.connection), uid: Some(asked.uid) });
                 continue;
             }
+            let command = asked.request.command;
             if let State::Reloading(_, reload) = &mut self.state
-                && (asked.request.command, asked.request.account.as_str()) == (Command::Freeze, "")
+                && matches!(command, Command::Freeze | Command::Thaw)
+                && asked.request.account.is_empty()
             {
-                reload.freeze(self.setup);
+                reload.freeze(self.setup, command == Command::Freeze);
             }
             self.orders.take(self.setup, asked, now);
         }

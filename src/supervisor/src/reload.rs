@@ -96,9 +96,9 @@ impl Reload {
         matches!(self.step, Step::Handed(_))
     }
 
-    /// Freezes the accounts that it brings.
-    pub fn freeze(&mut self, setup: &Setup) {
-        self.plan.freeze(setup);
+    /// Freezes the accounts that it brings, or thaws them.
+    pub fn freeze(&mut self, setup: &Setup, frozen: bool) {
+        self.plan.freeze(setup, frozen);
     }
 
     /// Whether one of the accounts that it brings is frozen and may be using its key all the same.

@@ -189,12 +189,12 @@ impl Plan {
         self.accounts.iter().any(|key| matches!(key, Key::Kept(i) if *i == index))
     }
 
-    /// Freezes the accounts that are new, since all are to be frozen.
-    pub fn freeze(&mut self, setup: &Setup) {
+    /// Freezes the accounts that are new, since all are to be frozen; or thaws them.
+    pub fn freeze(&mut self, setup: &Setup, frozen: bool) {
+        let dir = setup.state.dir();
         for key in &mut self.accounts {
-            if let Key::New(fresh) = key
-                && let Err(why) = fresh.freeze.freeze(setup.state.dir())
-            {
+            let Key::New(fresh) = key else { continue };
+            if let Err(why) = if frozen { fresh.freeze.freeze(dir) } else { fresh.freeze.thaw(dir) } {
                 log::error!("{why}");
             }
         }
