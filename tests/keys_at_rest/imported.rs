@@ -78,6 +78,29 @@ fn a_key_is_imported_from_a_dotenv_file_and_from_json() {
     assert!(code == 2 && why.contains("PORT is no private key"), "{code} {why}");
 }
 
+/// Checked: with an open that waits for a writer this never ends.
+#[test]
+fn an_import_waits_for_nobody_at_a_fifo_and_takes_what_it_is_given_open() {
+    let store = Store::new();
+    nix::unistd::mkfifo(&store.dir.join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let (code, _, why) = store.run(&["import", "fifo", "--to", "credential:c"], b"");
+    assert!(code == 2 && why.contains("reading fifo: not a regular file"), "{code} {why}");
+    let (code, _, why) = store.run(&["import", "/dev/stdin", "--to", "credential:c"], b"not a key");
+    assert!(code == 2 && !why.contains("not a regular file"), "{code} {why}");
+    // So where the path is another option's.
+    let text = "ncryptsec1x";
+    let (code, _, why) = store.run(&["add", "--to", "credential:c", "--password-file", "fifo"], text.as_bytes());
+    assert!(code == 2 && why.contains("reading fifo: not a regular file"), "{code} {why}");
+    for arguments in
+        [&["sign", "--kind", "1", "--content-file", "fifo"][..], &["session", "revoke", "--token-file", "fifo"]]
+    {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nsecctl"));
+        command.args(arguments).args(["--socket", "none.sock"]).current_dir(store.dir.path());
+        let (code, _, why) = finish(command, b"");
+        assert!(code == 2 && why.contains("reading fifo: not a regular file"), "{arguments:?}: {code} {why}");
+    }
+}
+
 #[test]
 fn an_import_names_the_copies_that_it_can_see() {
     if cannot() || crate::support::missing("git", "--version") {

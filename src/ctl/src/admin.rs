@@ -4,7 +4,6 @@ use crate::cli::AdminDir;
 use crate::order;
 use nsecd_policy::operator::ADMIN_SOCKET;
 use serde_json::{Value, json};
-use std::fs;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -74,7 +73,7 @@ pub(crate) fn ask(admin: &AdminDir, method: &str, params: Value) -> Result<Value
 /// A file's `[[rule]]` tables, in the words of `[[socket.rule]]`, as the protocol has them.
 pub(crate) fn rules(file: &Path) -> Result<Value, String> {
     let wrong = |what: String| format!("{}: {what}", file.display());
-    let text = fs::read_to_string(file).map_err(|e| wrong(e.to_string()))?;
+    let text = crate::named::text(file).map_err(|e| wrong(e.to_string()))?;
     let mut table: toml::Table = text.parse().map_err(|e: toml::de::Error| wrong(e.to_string()))?;
     let rules = table.remove("rule");
     if let Some(other) = table.keys().next() {
@@ -114,7 +113,7 @@ mod tests {
     fn a_file_of_rules_becomes_the_protocols() {
         let file = std::env::temp_dir().join(format!("nsecctl-rules-{}", std::process::id()));
         let read = |text: &str| {
-            fs::write(&file, text).expect("temp file");
+            std::fs::write(&file, text).expect("temp file");
             rules(&file)
         };
         let npub = "npub10elfcs4fr0l0r8af98jlmgdh9c8tcxjvz9qkw038js35mp4dma8qzvjptg";
@@ -136,6 +135,6 @@ mod tests {
             let found = read(text).expect_err(text);
             assert!(found.contains(what), "{text}: {found}");
         }
-        fs::remove_file(&file).expect("temp file");
+        std::fs::remove_file(&file).expect("temp file");
     }
 }

@@ -86,7 +86,7 @@ pub(crate) fn run(options: Options, json: bool) -> ExitCode {
             if let Some(text) = stops.config.filter(|_| options.apply) {
                 let config = Path::new(texts::CONFIG);
                 // Not over one of before that somebody may have begun to edit.
-                let is_same = |path: &Path| std::fs::read_to_string(path).is_ok_and(|there| there == text);
+                let is_same = |path: &Path| crate::named::text(path).is_ok_and(|there| there == text);
                 let is_free = |path: &Path| found::thing(path) == found::Thing::Nothing || is_same(path);
                 let beside = texts::beside(config, "adopted", is_free);
                 if let Err(why) = texts::put(&beside, &text, 0o644) {

@@ -312,7 +312,7 @@ fn text(file: &Path) -> Result<String, String> {
     let mut all = String::new();
     let read = match file.to_str() {
         Some("-") => io::stdin().read_to_string(&mut all).map(|_| all),
-        _ => fs::read_to_string(file),
+        _ => crate::named::text(file),
     };
     read.map_err(|e| format!("reading {}: {e}", file.display()))
 }

@@ -9,6 +9,7 @@ mod audit;
 mod cli;
 mod doctor;
 mod key;
+mod named;
 mod order;
 mod policy;
 mod status;

@@ -101,7 +101,7 @@ impl Files {
         Files {
             logs: logs.collect(),
             at_default: thing(&at(root, Path::new(super::layout::DEFAULT))),
-            config: fs::read_to_string(at(root, Path::new(super::texts::CONFIG))).ok(),
+            config: crate::named::text(&at(root, Path::new(super::texts::CONFIG))).ok(),
             has_units: ["nsecd.service", "nsecd.socket", "nsecd@.socket"].into_iter().all(is_installed),
             has_systemd: at(root, Path::new("/run/systemd/system")).is_dir(),
             journal: super::journal::Journal::read(root, &account.name),

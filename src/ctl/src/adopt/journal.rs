@@ -3,7 +3,6 @@
 use super::found::at;
 use super::system::Host;
 use serde::{Deserialize, Serialize};
-use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The notes.
@@ -70,7 +69,7 @@ fn path(user: &str) -> PathBuf {
 impl Journal {
     /// What was noted of that user, below a root directory.
     pub fn read(root: &Path, user: &str) -> Option<Journal> {
-        Journal::of_text(&fs::read_to_string(at(root, &path(user))).ok()?)
+        Journal::of_text(&crate::named::text(&at(root, &path(user))).ok()?)
     }
 
     /// The same, of a host.

@@ -128,7 +128,7 @@ impl Host for Here<'_> {
     }
 
     fn read(&self, path: &Path) -> Option<String> {
-        fs::read_to_string(path).ok()
+        crate::named::text(path).ok()
     }
 
     fn thing(&self, path: &Path) -> Thing {

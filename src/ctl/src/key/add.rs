@@ -6,7 +6,6 @@ use super::secret::Secret;
 use super::{Done, Fault, ncryptsec, prompt, store};
 use clap::{Args, ValueHint};
 use serde_json::json;
-use std::fs::File;
 use std::io::{IsTerminal, stdin};
 use std::path::{Path, PathBuf};
 
@@ -46,7 +45,7 @@ pub(super) fn secret_of(text: &[u8], password_file: Option<&Path>) -> Result<Sec
     let password = match password_file {
         None => prompt::ask("password of the ncryptsec1… (not shown)")?,
         Some(path) => {
-            let all = File::open(path).and_then(Locked::read);
+            let all = crate::named::open(path).and_then(Locked::read);
             let all = all.map_err(|e| Fault::usage(format!("reading {}: {e}", path.display())))?;
             Locked::of(all.bytes().split(|b| *b == b'\n').next().unwrap_or_default())
         }

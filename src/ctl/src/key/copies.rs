@@ -166,5 +166,5 @@ fn quoted(path: &Path) -> String {
 
 /// What a file holds.
 pub(super) fn read(file: &Path) -> std::io::Result<Locked> {
-    Locked::read(File::open(file)?)
+    Locked::read(crate::named::open(file)?)
 }

@@ -220,7 +220,7 @@ fn encrypted(name: &str, secret: &Secret, with: &Means) -> Result<Vec<u8>, Fault
 
 fn decrypted(name: &str, with: &Means) -> Result<Locked, Fault> {
     let path = with.credstore.join(name);
-    let file = File::open(&path).map_err(|e| Fault::usage(format!("{}: {e}", path.display())))?;
+    let file = crate::named::open(&path).map_err(|e| Fault::usage(format!("{}: {e}", path.display())))?;
     let mut command = creds(&["decrypt", &format!("--name={name}"), "-", "-"]);
     let mut child = command.stdin(file).stdout(Stdio::piped()).spawn().map_err(|e| not_run(&e))?;
     let key = child.stdout.take().map_or_else(|| Ok(Locked::new(1)), Locked::read);

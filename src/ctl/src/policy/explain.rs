@@ -11,7 +11,6 @@ use nsecd_broker::request;
 use nsecd_policy::StartSessions;
 use nsecd_supervisor::config::{Config, Socket, handed};
 use serde_json::{Map, Value, json};
-use std::fs;
 use std::io::Read;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -118,7 +117,7 @@ impl Explain {
                 let mut text = String::new();
                 let read = match file.to_str() {
                     Some("-") => std::io::stdin().read_to_string(&mut text).map(|_| text),
-                    _ => fs::read_to_string(file),
+                    _ => crate::named::text(file),
                 };
                 let text = read.map_err(|e| format!("reading {}: {e}", file.display()))?;
                 serde_json::from_str(&text).map_err(|e| format!("{}: {e}", file.display()))?

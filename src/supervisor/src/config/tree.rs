@@ -236,7 +236,8 @@ mod tests {
     #[test]
     fn headers_and_comments_are_no_setting() {
         let sets = |text| has_setting(&parse(text, "f.toml").unwrap());
-        for text in ["", "\n", "# kinds = [1]", "[key]\n", "[key]\n[[socket]]\n[[socket]]", "[socket.limits]", "a = {}"] {
+        for text in ["", "\n", "# kinds = [1]", "[key]\n", "[key]\n[[socket]]\n[[socket]]", "[socket.limits]", "a = {}"]
+        {
             assert!(!sets(text), "{text}");
         }
         for text in ["a = 1", "a = []", "[key]\na = ''", "[[socket]]\n[[socket]]\na = false", "a = { b = 1 }"] {
