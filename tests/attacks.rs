@@ -21,3 +21,5 @@ mod paths;
 mod permission;
 #[path = "attacks/signatures.rs"]
 mod signatures;
+#[path = "attacks/together.rs"]
+mod together;

@@ -7,7 +7,7 @@
 use crate::support::ecdh::{Ecdh, Options};
 use crate::support::event::unhex;
 use crate::support::role::Gate;
-use crate::support::{Dir, Finally, PUBLIC_KEY, sys, until};
+use crate::support::{Dir, Finally, PUBLIC_KEY, process, sys, until};
 use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
 use sha2::{Digest, Sha256};
 use std::os::fd::{AsFd, AsRawFd};
@@ -57,6 +57,8 @@ fn a_gate_is_busy_from_before_the_row_until_the_key_holder_has_answered() {
     let mut id = [0; 33];
     assert_eq!(sys::wait_any(&[gate.holder.as_fd()]), [0]);
     assert_eq!(recv(gate.holder.as_raw_fd(), &mut id, MsgFlags::empty()), Ok(32));
+    let pid = gate.role.child.id() as i32;
+    until("it waits for the key-holder", || process::status(pid)["State"].starts_with('S'));
     gate.words.freeze(true);
     assert!(gate.words.is_busy(), "the key-holder is at work, and a freeze would be acknowledged");
     // A reply to somebody else changes nothing.
