@@ -334,7 +334,7 @@ fn a_whole_file_that_is_gone_is_named_the_oldest_too() {
     gone("decisions.log").says("file_missing", "the file in use is missing");
     let (name, _) = oldest("decisions.log");
     gone(&name).says("file_missing", "should still be there");
-    gone(OLD).says("file_missing", "1 files are missing");
+    gone(OLD).says("file_missing", "1 file missing");
     let (name, _) = oldest(RECORD);
     gone(&name).says("file_missing", "rows 1 to 1100 should still be there");
     gone(RECORD).says("row_missing", "is missing");

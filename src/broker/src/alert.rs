@@ -10,6 +10,7 @@ use std::io::Write as _;
 use crate::clock::Now;
 use crate::shown::push_shown;
 use nsecd_policy::time::iso;
+use nsecd_policy::units::counted;
 
 /// Characters of an agent's text in a line.
 const SHOWN: usize = 240;
@@ -95,7 +96,7 @@ impl AlertLog {
         }
         let lost = std::mem::take(&mut self.lost);
         if lost > 0 {
-            log::error!("alert log: {lost} lines could not be written: free space where it lies");
+            log::error!("alert log: {} not written: free space where it lies", counted(lost, "line"));
         }
     }
 

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 
+use nsecd_policy::units::counted;
 use nsecd_policy::{Policy, Record};
 use nsecd_trail::entry::{self, Asked, Count, Entry, Outcome, Reloaded, RowOf, Rows, Said, SessionStarted, Start};
 use nsecd_trail::hot;
@@ -175,8 +176,8 @@ impl DecisionLog {
         };
         if torn.is_some() || unreadable > 0 {
             log::warn!(
-                "decision log: {} lines cannot be read, or were cut short: `nsecctl audit verify` names them",
-                unreadable + u64::from(torn.is_some())
+                "decision log: {} cannot be read, or cut short: `nsecctl audit verify` names them",
+                counted(unreadable + u64::from(torn.is_some()), "line")
             );
         }
         self.push(now, Entry::Start(start));
@@ -374,7 +375,7 @@ impl DecisionLog {
         }
         if self.lost > 0 && self.is_whole() {
             let lines = std::mem::take(&mut self.lost);
-            log::error!("decision log: {lines} lines were lost: the disk took none");
+            log::error!("decision log: {} lost: the disk took none", counted(lines, "line"));
             self.push(now, Entry::Lost { lines });
         }
     }

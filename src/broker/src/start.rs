@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
 use nsecd_policy::hello::names;
+use nsecd_policy::units::counted;
 use nsecd_policy::{Policy, Process};
 use nsecd_sandbox::lock::{Optional, close_from, descriptor, exit};
 use nsecd_sandbox::{args, args::fail, filter, hello::Hello};
@@ -106,7 +107,8 @@ fn tell(found: &Found, sessions: usize) {
     let Found { torn, damaged, ended, rebooted, .. } = *found;
     if damaged > 0 {
         log::error!(
-            "journal: {damaged} rows cannot be read: no session before them is trusted; the file is kept aside"
+            "journal: {} cannot be read: no session before them is trusted; the file is kept aside",
+            counted(damaged as u64, "row")
         );
     }
     if torn > 0 {
@@ -114,13 +116,14 @@ fn tell(found: &Found, sessions: usize) {
     }
     if ended > 0 {
         log::warn!(
-            "journal: {ended} sessions ended: they were before damage, or of a socket or account that is no more, or more than is allowed"
+            "journal: {} ended: before damage, or of a socket or account that is no more, or more than is allowed",
+            counted(ended as u64, "session")
         );
     }
     if rebooted {
         log::info!("journal: this is another boot: all sessions have ended, what was used still counts");
     } else if sessions > 0 {
-        log::info!("journal: {sessions} sessions go on");
+        log::info!("journal: {} from before", counted(sessions as u64, "session"));
     }
 }
 

@@ -213,7 +213,7 @@ pub(crate) fn socket(admin_dir: Option<&Path>, name: &str) -> Result<PathBuf, St
 }
 
 /// Where nsecd's admin directory is unless told otherwise, as this user would have started it.
-fn default_dirs(uid: u32, runtime: Option<PathBuf>) -> Vec<PathBuf> {
+pub(crate) fn default_dirs(uid: u32, runtime: Option<PathBuf>) -> Vec<PathBuf> {
     if uid == 0 {
         return vec!["/run/nsecd/admin".into()];
     }

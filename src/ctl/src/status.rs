@@ -3,6 +3,7 @@
 use crate::cli::AdminDir;
 use crate::{admin, complain, obeyed_by_none, order, show};
 use nsecd_policy::time::iso;
+use nsecd_policy::units::counted;
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::fs;
@@ -72,30 +73,30 @@ fn text(status: &Value) -> String {
         };
         line(format!("  {}  {}", word(&account["name"]), word(&account["pubkey"])));
         let rows =
-            account["record"]["rows"].as_u64().map_or("no record".into(), |rows| format!("{rows} rows on record"));
+            account["record"]["rows"].as_u64().map_or("no record".into(), |rows| counted(rows, "row") + " on record");
         line(format!("    kinds {}; ceiling {}; {rows}{frozen}", kinds(&account["kinds"]), word(&account["ceiling"])));
     }
     line("\nsockets".into());
     for socket in list(&status["sockets"]) {
         line(format!("  {}  {}", word(&socket["name"]), word(&socket["path"])));
         line(format!(
-            "    kinds {}; sessions by {}; {} connections, {} sessions",
+            "    kinds {}; sessions by {}; {}, {}",
             kinds(&socket["kinds"]),
             word(&socket["start_sessions"]),
-            socket["connections"],
-            socket["sessions"]
+            some(&socket["connections"], "connection"),
+            some(&socket["sessions"], "session")
         ));
         line(format!("    whole socket: {}", rates(&socket["total"])));
         for who in list(&socket["principals"]) {
             let cgroup = who["cgroup"].as_u64().map(|id| format!(" in cgroup {id}")).unwrap_or_default();
             let held = if who["frozen"] == json!(true) { "; FROZEN for a canary" } else { "" };
-            let connections = &who["connections"];
-            line(format!("    uid {}{cgroup}: {}; {connections} connections{held}", who["uid"], rates(&who["rates"])));
+            let connections = some(&who["connections"], "connection");
+            line(format!("    uid {}{cgroup}: {}; {connections}{held}", who["uid"], rates(&who["rates"])));
         }
         if socket["principals_left_out"].as_u64() > Some(0) {
             line(format!("    and {} others", socket["principals_left_out"]));
         }
-        if let Some(refused) = counted(&socket["refusals"]) {
+        if let Some(refused) = by_code(&socket["refusals"]) {
             line(format!("    refused: {refused}"));
         }
     }
@@ -111,7 +112,7 @@ fn text(status: &Value) -> String {
     }
     line(String::new());
     let sessions = &status["sessions"];
-    line(format!("{} sessions, {} of them issued by the operator", sessions["live"], sessions["issued"]));
+    line(format!("{}, {} of them issued by the operator", some(&sessions["live"], "session"), sessions["issued"]));
     for (key, name) in [("journal", "journal"), ("decision_log", "decision log")] {
         let can = if status[key]["writable"] == json!(true) { "" } else { ", CANNOT BE WRITTEN" };
         line(format!("{name}: {} bytes{can}", status[key]["bytes"]));
@@ -149,7 +150,12 @@ fn rates(rates: &Value) -> String {
     format!("{} in {seconds} s, {} a minute, {} an hour", of("burst"), of("minute"), of("hour"))
 }
 
-fn counted(counts: &Value) -> Option<String> {
+/// So many of them, as the reply has it.
+fn some(count: &Value, one: &str) -> String {
+    count.as_u64().map_or_else(|| format!("{count} {one}s"), |n| counted(n, one))
+}
+
+fn by_code(counts: &Value) -> Option<String> {
     let counts = counts.as_object().filter(|counts| !counts.is_empty())?;
     Some(counts.iter().map(|(rule, n)| format!("{rule} {n}")).collect::<Vec<_>>().join(", "))
 }

@@ -104,6 +104,11 @@ pub fn show_wait(seconds: u64) -> String {
     if seconds == 0 { "reject".to_string() } else { format!("wait {}", show_duration(seconds)) }
 }
 
+/// So many of what `one` is the word for: "1 row", "2 rows".
+pub fn counted(n: u64, one: &str) -> String {
+    format!("{n} {one}{}", if n == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
@@ -173,5 +178,10 @@ mod tests {
         for bad in ["", "wait", "wait 0s", "wait 11m", "wait  5s", "20s", "Reject"] {
             assert_eq!(wait(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn one_is_no_plural() {
+        assert_eq!([0, 1, 2].map(|n| counted(n, "row")), ["0 rows", "1 row", "2 rows"]);
     }
 }

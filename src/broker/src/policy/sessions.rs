@@ -1,5 +1,6 @@
 //! session_start, session_info, session_revoke.
 
+use nsecd_policy::units::counted;
 use nsecd_policy::{Bind, Kinds, StartSessions};
 
 use super::{Answer, BEYOND_FIRST, Engine, FOREIGN, MINUTE, Random, Refusal, rate_error, refuse};
@@ -64,7 +65,10 @@ impl Engine {
         let owner = (socket.bind == Bind::Starter).then_some(who);
         self.may_start(who, most, live, now)?;
         let Some(ending) = self.ledger.sessions().giving_way(who, live, wish.parent.as_ref(), now) else {
-            let text = format!("No room for a narrower session: this principal may have {live} sessions at a time");
+            let text = format!(
+                "No room for a narrower session: this principal may have {} at a time",
+                counted(live as u64, "session")
+            );
             return refuse(Code::OutOfScope, text);
         };
         for hash in ending {

@@ -307,7 +307,7 @@ fn a_session_that_finds_no_room_uses_no_start() {
     let parent = token(&start(&mut engine, A, START, "{}").expect("a session"));
     for _ in 0..10 {
         let refused = start(&mut engine, A, START, &format!("{{\"session_token\":\"{parent}\"}}"));
-        assert!(refused.is_err_and(|(code, text)| code == Code::OutOfScope && text.contains("1 sessions at a time")));
+        assert!(refused.is_err_and(|(code, text)| code == Code::OutOfScope && text.contains("1 session at a time")));
     }
     granted(sign(&mut engine, A, START, 1, Some(&parent)));
     start(&mut engine, A, START, "{}").expect("a session in the first one's place");

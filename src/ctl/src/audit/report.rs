@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use nsecd_policy::units::counted;
 use serde::Serialize;
 use serde_json::json;
 
@@ -131,12 +132,19 @@ impl Report {
     pub fn text(&self, state: &Path) -> String {
         let mut out = String::new();
         // Writing to a String cannot fail.
-        let _ = writeln!(out, "{}: {} lines in {} files of the decision log", state.display(), self.lines, self.files);
+        let _ = writeln!(
+            out,
+            "{}: {} in {} of the decision log",
+            state.display(),
+            counted(self.lines, "line"),
+            counted(self.files, "file")
+        );
         if let Some((n, chain)) = &self.head {
             let _ = writeln!(out, "  head {n}:{chain}");
         }
         for c in &self.records {
-            let _ = write!(out, "  {}.record: {} rows, {} match an intent", plain(&c.record), c.rows, c.matched);
+            let _ =
+                write!(out, "  {}.record: {}, {} match an intent", plain(&c.record), counted(c.rows, "row"), c.matched);
             for (count, what) in [
                 (c.cut_off, "of agreements whose reply was lost"),
                 (c.extra, "that nobody asked for"),

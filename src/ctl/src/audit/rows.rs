@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use nsecd_policy::units::counted;
 use nsecd_trail::line::MOST;
 use nsecd_trail::row::{Header, ROW, Row};
 use sha2::{Digest, Sha256};
@@ -77,7 +78,10 @@ impl Rows {
             if let Some((before, _)) = above
                 && before != number + 1
             {
-                let missing = format!("between it and the file before, {} files are missing", before - number - 1);
+                let missing = format!(
+                    "between it and the file before, {} missing",
+                    counted(u64::from(before - number - 1), "file")
+                );
                 report.find("file_missing", &name, (None, Some(0)), missing);
             }
             match &header {

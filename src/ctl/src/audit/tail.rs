@@ -9,6 +9,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use nsecd_policy::time::iso;
+use nsecd_policy::units::counted;
 use nsecd_trail::entry::{Asked, Count, Decided, Entry, Intent, More, Outcome, Reloaded, Rows, SessionStarted};
 use nsecd_trail::line::{Line, Read};
 
@@ -105,7 +106,7 @@ fn said(entry: Entry) -> String {
     match entry {
         Entry::File(file) => format!("file {} begins, {} old ones are kept", file.file, file.keep),
         Entry::Start(start) => {
-            let rows = |r: &Rows| format!("{}.record has {} rows", r.record, r.last.unwrap_or_default());
+            let rows = |r: &Rows| format!("{}.record has {}", r.record, counted(r.last.unwrap_or_default(), "row"));
             let records: Vec<String> = start.records.iter().map(rows).collect();
             format!("a broker starts (nsecd {}): {}", start.version, records.join(", "))
         }
@@ -146,7 +147,7 @@ fn said(entry: Entry) -> String {
             };
             format!("more on {socket}: {}", counts.iter().map(count).collect::<Vec<_>>().join(", "))
         }
-        Entry::Lost { lines } => format!("{lines} lines were lost: the disk took none"),
+        Entry::Lost { lines } => format!("{} lost: the disk took none", counted(lines, "line")),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is so on this machine, as far as nsecctl's own user may see it.
 
 use super::{Options, sys};
+use crate::order::default_dirs;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -92,7 +93,12 @@ impl Facts {
             memlock: hard_limit(&limits, "Max locked memory"),
             nofile: hard_limit(&limits, "Max open files"),
             state: seen_up(options.state_dir.clone().unwrap_or_else(|| state_dir(uid))),
-            admin: seen_up(options.admin_dir.clone().unwrap_or_else(|| admin_dir(uid))),
+            admin: seen_up(
+                options
+                    .admin_dir
+                    .clone()
+                    .unwrap_or_else(|| admin_dir(uid, &default_dirs(uid, variable("XDG_RUNTIME_DIR")))),
+            ),
             binaries: BINARIES.map(|name| (name, seen(&beside.join(name)))).into(),
             missing_users: USERS.into_iter().filter(|name| !has_user(name)).collect(),
         })
@@ -129,13 +135,12 @@ fn state_dir(uid: u32) -> PathBuf {
     }
 }
 
-/// Where it has its control socket.
-fn admin_dir(uid: u32) -> PathBuf {
-    match variable("XDG_RUNTIME_DIR") {
-        _ if uid == 0 => "/run/nsecd/admin".into(),
-        Some(dir) => dir.join("nsecd-admin"),
-        None => format!("/run/user/{uid}/nsecd-admin").into(),
-    }
+/// Which of its default directories it has, or would make: the one that is there, else the first in a directory of ours, else the last,
+/// above which it makes one.
+fn admin_dir(uid: u32, dirs: &[PathBuf]) -> PathBuf {
+    let ours = |dir: &Path| fs::symlink_metadata(dir).is_ok_and(|meta| meta.is_dir() && meta.uid() == uid);
+    let found = dirs.iter().find(|dir| ours(dir)).or_else(|| dirs.iter().find(|dir| dir.parent().is_some_and(ours)));
+    found.or(dirs.last()).cloned().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -150,5 +155,20 @@ mod tests {
         assert_eq!(hard_limit(text, "Max locked memory"), Some(9_388_608));
         assert_eq!(hard_limit(text, "Max open files"), None);
         assert_eq!(hard_limit(text, "Max cpu time"), None);
+    }
+
+    /// Checked: with the first of them taken whatever is there, this fails.
+    #[test]
+    fn the_admin_directory_is_looked_for_where_nsecd_may_have_it() {
+        let top = nix::unistd::mkdtemp("/tmp/nsecd-ctl-XXXXXX").expect("a directory");
+        let uid = fs::metadata(&top).expect("it is there").uid();
+        let dirs = ["run", "user", "tmp"].map(|name| top.join(name).join("nsecd-admin"));
+        assert_eq!(admin_dir(uid, &dirs), dirs[2], "nsecd makes the last one's parent");
+        fs::create_dir(top.join("user")).expect("made");
+        assert_eq!(admin_dir(uid, &dirs), dirs[1]);
+        assert_eq!(admin_dir(uid + 1, &dirs), dirs[2], "another's directory is not used");
+        fs::create_dir_all(&dirs[2]).expect("made");
+        assert_eq!(admin_dir(uid, &dirs), dirs[2], "nsecd is there");
+        fs::remove_dir_all(top).expect("removed");
     }
 }
