@@ -105,5 +105,37 @@ fn what_a_killed_nsecd_left_is_replaced_and_at_exit_nothing_is_left() {
     freeze(&nsecd);
     assert_eq!(fs::metadata(nsecd.dir.join("admin")).unwrap().permissions().mode() & 0o777, 0o700);
     let setup = nsecd.stopped(Signal::SIGTERM);
+    // Which of the two made it nobody knows.
     assert_eq!(fs::read_dir(setup.dir.join("admin")).unwrap().count(), 0);
+}
+
+/// Checked: with the directory left in place, and with one removed that was there before, this fails.
+#[test]
+fn an_admin_directory_that_nsecd_made_goes_with_it_and_one_that_was_there_stays() {
+    use nix::sys::signal::Signal;
+    let deep = |setup: &Setup| setup.dir.join("made/for/admin");
+    let configured = || {
+        let setup = Setup::new(OPEN);
+        let admin = deep(&setup);
+        setup.admin_in(&admin)
+    };
+    for kept in ["", "made", "made/for/admin"] {
+        let setup = configured();
+        if !kept.is_empty() {
+            fs::create_dir_all(setup.dir.join(kept)).unwrap();
+            fs::set_permissions(setup.dir.join(kept), fs::Permissions::from_mode(0o700)).unwrap();
+        }
+        let nsecd = setup.start();
+        assert!(nsecd.dir.join("made/for/admin/control.sock").exists());
+        let setup = nsecd.stopped(Signal::SIGTERM);
+        assert_eq!(deep(&setup).exists(), kept == "made/for/admin", "{kept}");
+        assert_eq!(
+            (setup.dir.join("made/for").exists(), setup.dir.join("made").exists()),
+            (kept.len() > 4, !kept.is_empty())
+        );
+    }
+    // Somebody else's file in it.
+    let nsecd = configured().start();
+    fs::write(nsecd.dir.join("made/for/admin/note"), "x").unwrap();
+    assert!(deep(&nsecd.stopped(Signal::SIGTERM)).join("note").exists());
 }

@@ -198,6 +198,7 @@ fn a_start_for_want_of_a_key_has_an_exit_code_of_its_own() {
         setup.command.args(["--key", source]);
         let exit = setup.refused();
         assert_eq!(exit.code, Some(6), "{source}: {}", exit.stderr);
+        assert_eq!(std::fs::read_dir(exit.dir.join("state")).unwrap().count(), 0, "{source}: something is left");
     }
     // What is no key is none.
     let setup = Setup::new(OPEN);

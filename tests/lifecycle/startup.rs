@@ -2,6 +2,7 @@
 
 use crate::support::daemon::{OPEN, Setup, walk};
 use crate::support::{Exit, KEY_HEX, PUBLIC_KEY, client, event, not_root, root, sys};
+use nix::sys::signal::Signal;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
@@ -121,7 +122,7 @@ fn an_ordinary_user_is_told_which_directory_it_cannot_write() {
     }
     let setup = Setup::of(Some(23_411), OPEN);
     nix::unistd::chown(setup.dir.path(), Some(0.into()), Some(0.into())).unwrap();
-    failed(&setup.refused(), &["s.sock"]);
+    failed(&setup.refused(), &["creating directory", "/admin: EACCES", "--admin-dir"]);
 }
 
 #[test]
@@ -136,7 +137,7 @@ fn an_ordinary_user_is_served_like_root() {
     event::signed(&nsecd.connect().sign(7, None), PUBLIC_KEY);
 }
 
-/// Checked: with the directory made 0755, as it once was, the second start refuses it.
+/// Checked: with the directory made 0755, as it once was, the third start refuses it; with what was made for it left, the first one fails.
 #[test]
 fn an_ordinary_user_without_a_runtime_directory_can_start_it_again() {
     if not_root("starting nsecd as another user") {
@@ -144,7 +145,8 @@ fn an_ordinary_user_without_a_runtime_directory_can_start_it_again() {
     }
     const USER: u32 = 23_413;
     let default = std::path::PathBuf::from(format!("/tmp/nsecd-{USER}"));
-    for _ in 0..2 {
+    // The second one is killed: the third starts with what it has left, which is not its own to take away.
+    for (signal, left) in [(Signal::SIGTERM, false), (Signal::SIGKILL, true), (Signal::SIGTERM, true)] {
         let mut setup = Setup::bare(Some(USER), "");
         let mut command = Command::new(setup.command.get_program());
         command.env_clear().current_dir("/").stdin(std::process::Stdio::null());
@@ -153,8 +155,17 @@ fn an_ordinary_user_without_a_runtime_directory_can_start_it_again() {
         setup.socket = default.join("nostr-signer.sock");
         let nsecd = setup.start();
         nsecd.connect().public_key();
-        nsecd.signal(nix::sys::signal::Signal::SIGTERM);
-        assert_eq!(nsecd.wait().code, Some(0));
+        nsecd.signal(signal);
+        nsecd.wait();
+        assert_eq!(default.exists(), left, "{signal}");
+        // What a throw-away key's start keeps there a killed one cannot remove.
+        if signal == Signal::SIGKILL {
+            for entry in fs::read_dir(&default).unwrap().map(|entry| entry.unwrap().path()) {
+                if entry.file_name().unwrap().to_str().unwrap().starts_with("nsecd-ephemeral-") {
+                    fs::remove_dir_all(entry).unwrap();
+                }
+            }
+        }
     }
     // Each is empty.
     std::fs::remove_dir(default.join("nsecd-admin")).unwrap();

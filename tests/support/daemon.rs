@@ -154,6 +154,13 @@ impl Setup {
         self
     }
 
+    /// The same with another admin directory.
+    pub fn admin_in(mut self, admin: &Path) -> Setup {
+        let old = self.dir.join("admin");
+        self.rewrite(|argument| if *argument == *old { admin.into() } else { argument.into() });
+        self
+    }
+
     /// The same with another program in the broker's place. All binaries lie in the directory `bin` then: the supervisor
     /// executes what lies beside it.
     pub fn with_broker(mut self, program: &Path) -> Setup {

@@ -67,11 +67,11 @@ pub struct Asked {
 }
 
 impl ControlSocket {
-    /// Opens or makes the admin directory, and binds the socket in it.
+    /// Binds the socket in the admin directory.
     ///
     /// # Errors
-    /// The directory is another's, or open to others; as [`Listener::bind`].
-    pub fn open(admin: &Path) -> Result<ControlSocket, Fault> {
+    /// As [`Listener::bind`].
+    pub fn open(admin: &AdminDir) -> Result<ControlSocket, Fault> {
         let listener = bind(admin, SOCKET)?;
         Ok(ControlSocket { listener, connections: Vec::new(), next: 0, paused: None, told: None })
     }
@@ -172,23 +172,46 @@ impl Connection {
     }
 }
 
-/// Binds the operator's socket `name` in the admin directory, which is opened, or made.
+/// The admin directory. Dropped, it is gone again if it was made for this nsecd and nothing is left in it.
+#[derive(Debug)]
+pub struct AdminDir(Dir);
+
+impl AdminDir {
+    /// Opens or makes it.
+    ///
+    /// # Errors
+    /// It is another's, or open to others; as [`Dir::open_or_create`].
+    pub fn open(path: &Path) -> Result<AdminDir, Fault> {
+        let dir = Dir::open_or_create(path, 0o700);
+        let dir = AdminDir(
+            dir.map_err(|why| Fault::new(format!("{why}; --admin-dir gives the admin directory another place")))?,
+        );
+        let stat = fstat(&dir.0).or_fault(|| format!("looking at {}", path.display()))?;
+        if stat.st_uid != geteuid().as_raw() || stat.st_mode & 0o077 != 0 {
+            return Err(Fault::new(format!(
+                "the admin directory {0} (uid {1}, mode {2:04o}) must be of the user that nsecd runs as and closed to all others: chmod 0700 {0}, or use another --admin-dir",
+                path.display(),
+                stat.st_uid,
+                stat.st_mode & 0o7777
+            )));
+        }
+        Ok(dir)
+    }
+}
+
+impl Drop for AdminDir {
+    fn drop(&mut self) {
+        self.0.unmake();
+    }
+}
+
+/// Binds a socket of the operator's in the admin directory.
 ///
 /// # Errors
-/// The directory is another's, or open to others; as [`Listener::bind`].
-pub fn bind(admin: &Path, name: &str) -> Result<Listener, Fault> {
-    let dir = Dir::open_or_create(admin, 0o700)?;
-    let stat = fstat(&dir).or_fault(|| format!("looking at {}", admin.display()))?;
-    if stat.st_uid != geteuid().as_raw() || stat.st_mode & 0o077 != 0 {
-        return Err(Fault::new(format!(
-            "the admin directory {0} (uid {1}, mode {2:04o}) must be of the user that nsecd runs as and closed to all others: chmod 0700 {0}, or use another --admin-dir",
-            admin.display(),
-            stat.st_uid,
-            stat.st_mode & 0o7777
-        )));
-    }
+/// As [`Listener::bind`].
+pub fn bind(admin: &AdminDir, name: &str) -> Result<Listener, Fault> {
     let access = Access { mode: 0o600, owner: None, group: None };
-    Listener::bind_or_advise(&admin.join(name), access, "--admin-dir")
+    Listener::bind_or_advise(&admin.0.path().join(name), access, "--admin-dir")
 }
 
 /// Whether a peer of this uid is the operator.

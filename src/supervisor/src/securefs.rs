@@ -12,7 +12,7 @@ use std::path::{Component, Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2};
 use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmod, fchmodat, fstat, fstatat, mkdirat};
-use nix::unistd::{fsync, getegid, geteuid};
+use nix::unistd::{UnlinkatFlags, fsync, getegid, geteuid, unlinkat};
 
 use crate::fault::{Fault, OrFault};
 
@@ -21,7 +21,8 @@ use crate::fault::{Fault, OrFault};
 pub struct Dir {
     fd: OwnedFd,
     path: PathBuf,
-    created: bool,
+    /// Directories at the path's end that this call made.
+    made: usize,
 }
 
 /// How a file is to be opened.
@@ -63,7 +64,16 @@ impl Dir {
 
     /// Whether this call made it.
     pub fn is_new(&self) -> bool {
-        self.created
+        self.made > 0
+    }
+
+    /// Removes it if this call made it and nothing is in it, and so the directories above that were made for it.
+    pub fn unmake(&self) {
+        for path in self.path.ancestors().take(self.made) {
+            if unlinkat(AT_FDCWD, path, UnlinkatFlags::RemoveDir).is_err() {
+                return;
+            }
+        }
     }
 
     /// Opens the regular file `name`, or makes it.
@@ -266,7 +276,7 @@ fn walk(path: &Path, create: Option<u32>) -> Result<Dir, Fault> {
     let look = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let mut fd = open("/", look, Mode::empty()).or_fault(|| "opening /".into())?;
     let mut at = PathBuf::from("/");
-    let mut created = false;
+    let mut made = 0;
     check_dir(&fd, &at)?;
     let mut parts = path.components().skip(1).peekable();
     while let Some(part) = parts.next() {
@@ -280,11 +290,11 @@ fn walk(path: &Path, create: Option<u32>) -> Result<Dir, Fault> {
             let mode = Mode::from_bits_truncate(if parts.peek().is_none() { mode } else { parent_mode() });
             match mkdirat(&fd, name, Mode::from_bits_truncate(0o700)) {
                 Ok(()) => {
-                    created = parts.peek().is_none();
+                    made += 1;
                     fchmodat(&fd, name, mode, FchmodatFlags::FollowSymlink)
                         .or_fault(|| format!("setting the mode of {}", at.display()))?;
                 }
-                Err(Errno::EEXIST) => {}
+                Err(Errno::EEXIST) => made = 0,
                 Err(e) => return Err(Fault::new(format!("creating directory {}: {e}", at.display()))),
             }
             next = open_in(&fd, name, look, 0);
@@ -295,7 +305,7 @@ fn walk(path: &Path, create: Option<u32>) -> Result<Dir, Fault> {
         };
         check_dir(&fd, &at)?;
     }
-    Ok(Dir { fd, path: path.to_owned(), created })
+    Ok(Dir { fd, path: path.to_owned(), made })
 }
 
 /// Says why a step of the walk failed.

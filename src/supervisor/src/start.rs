@@ -7,7 +7,7 @@ use nsecd_policy::operator::ADMIN_SOCKET;
 
 use crate::activation::Given;
 use crate::config::{self, Command, Config, Ids, Source};
-use crate::control::{self, ControlSocket};
+use crate::control::{self, AdminDir, ControlSocket};
 use crate::decisionlog::DecisionLog;
 use crate::environment::Environment;
 use crate::fault::Fault;
@@ -75,10 +75,17 @@ fn run(config: Box<Config>, start: config::Start, environment: &Environment) -> 
     let standard = Standard::open()?;
     let ids = Roles::assign(config.accounts.len(), config.ecdh.is_some(), geteuid().is_root())?;
     drop_capabilities()?; // not before: with hidepid it takes one to see which uids are in use
+    // Where there is no key nothing is made.
+    let credentials = environment.credentials_directory.as_deref();
+    let mut source = |account| KeySource::open(account, credentials, &mut inherited);
+    let sources = config.accounts.iter().map(&mut source).collect::<Result<Vec<_>, Fault>>();
+    let mut sources = sources.map_err(Fault::for_want_of_a_key)?;
+    // Before state and sockets, which may lie in a directory that is made for all of them; given up after them.
+    let admin_dir = AdminDir::open(&config.admin_dir)?;
     let state = State::open(&config.state.dir, config.ephemeral)?;
     let listeners = setup::listeners(&config, &given, &mut inherited)?;
-    let control = ControlSocket::open(&config.admin_dir)?;
-    let admin = control::bind(&config.admin_dir, ADMIN_SOCKET)?;
+    let control = ControlSocket::open(&admin_dir)?;
+    let admin = control::bind(&admin_dir, ADMIN_SOCKET)?;
     let alert_logs = setup::alert_logs(&config)?;
     let records = setup::records(&config, &state, &ids)?;
     let ecdh_record = setup::ecdh_record(&config, &state, &ids)?;
@@ -87,10 +94,6 @@ fn run(config: Box<Config>, start: config::Start, environment: &Environment) -> 
     let decisions = DecisionLog::open(&state)?;
     setup::distinct(&alert_logs, records.iter().chain(&ecdh_record), &journal, &decisions)?;
     let boot_id = setup::boot_id()?;
-    let credentials = environment.credentials_directory.as_deref();
-    let mut source = |account| KeySource::open(account, credentials, &mut inherited);
-    let sources = config.accounts.iter().map(&mut source).collect::<Result<Vec<_>, Fault>>();
-    let mut sources = sources.map_err(Fault::for_want_of_a_key)?;
     let consumable = config.accounts.iter().zip(&sources).filter(|(account, _)| account.consume);
     let serial = |source: &KeySource| if let KeySource::Keyring(serial) = source { Some(*serial) } else { None };
     let consumed: Vec<i32> = consumable.filter_map(|(_, source)| serial(source)).collect();
