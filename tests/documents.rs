@@ -39,6 +39,37 @@ fn documents() -> Vec<String> {
     names("").into_iter().chain(inside).filter(|name| name.ends_with(".md")).collect()
 }
 
+/// As the package has them: side by side, with the examples below, and without the sources (debian/side-by-side).
+///
+/// Checked: with any of its three replacements taken out, this fails.
+#[test]
+fn every_link_leads_somewhere_in_the_packages_documents_too() {
+    let (root, dir) = (Path::new(env!("CARGO_MANIFEST_DIR")), support::Dir::new(None));
+    dir.subdir("examples", 0o755, None);
+    std::fs::copy(root.join("docs/nsecd.example.toml"), dir.join("examples/nsecd.example.toml")).unwrap();
+    let packaged: Vec<String> = read("debian/nsecd.docs").lines().map(String::from).collect();
+    let name = |path: &str| Path::new(path).file_name().unwrap().to_str().unwrap().to_owned();
+    for path in &packaged {
+        std::fs::copy(root.join(path), dir.join(&name(path))).unwrap();
+    }
+    let done = std::process::Command::new(root.join("debian/side-by-side")).arg(dir.path()).status().unwrap();
+    assert!(done.success());
+    for path in &packaged {
+        let text = std::fs::read_to_string(dir.join(&name(path))).unwrap();
+        for link in links(&text) {
+            let file = link.split('#').next().unwrap();
+            assert!(file.is_empty() || dir.join(file).exists(), "{path}: no file {link}");
+        }
+        assert_eq!(text.lines().count(), read(path).lines().count(), "{path}");
+    }
+}
+
+/// The links in a document that lead to files or headings.
+fn links(text: &str) -> Vec<&str> {
+    let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    links.filter(|link| !link.contains("://") && !link.contains(' ')).collect()
+}
+
 #[test]
 fn every_link_in_the_documents_leads_somewhere() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -46,11 +77,8 @@ fn every_link_in_the_documents_leads_somewhere() {
     for document in documents() {
         let text = read(&document);
         let dir = root.join(&document).parent().unwrap().to_owned();
-        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+        for link in links(&text) {
             let (file, section) = link.split_once('#').unwrap_or((link, ""));
-            if link.contains("://") || link.contains(' ') {
-                continue;
-            }
             assert!(file.is_empty() || dir.join(file).exists(), "{document}: no file {link}");
             if file.is_empty() {
                 let heading = |line: &&str| line.starts_with('#') && anchor(line) == section;

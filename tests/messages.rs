@@ -1,6 +1,6 @@
 //! Encryption and direct messages through the whole daemon, with nostr-tools at the other end.
 //!
-//! Threats A6, A7, A8, A17. The forgeries are built here, layer by layer, by tests/node/messages.js.
+//! A6, A7, A8, A17 of SECURITY.md. The forgeries are built here, layer by layer, by tests/node/messages.js.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;

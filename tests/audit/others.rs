@@ -1,19 +1,49 @@
 //! The log and the records checked by somebody else: the script of docs/records.md, which is not nsecd's code.
 
 use super::{OPEN, encrypt, sign, strike};
-use crate::support::{Nsecd, missing};
+use crate::support::{Nsecd, Setup, control, missing};
 use nix::sys::signal::Signal;
+use nsecd_policy::operator::{Command, Status};
+use serde_json::json;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 /// The document's Python, run on a state directory.
 fn script(state: &Path) -> (bool, String) {
     let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/records.md")).unwrap();
     let code = text.split("```python\n").nth(1).unwrap().split("```").next().unwrap();
-    let output = Command::new("python3").arg("-c").arg(code).arg(state).output().unwrap();
+    let output = std::process::Command::new("python3").arg("-c").arg(code).arg(state).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     (output.status.success(), text)
+}
+
+/// Checked: with the accounts of starts alone, the script finds nothing in a row of this one's that was altered.
+#[test]
+fn the_script_checks_the_record_of_an_account_that_came_by_a_reload_too() {
+    if missing("python3", "--version") {
+        return;
+    }
+    let setup = Setup::new(OPEN);
+    setup.dir.file("credentials/biz", 0o400, None, &[5; 32]);
+    let nsecd = setup.start();
+    sign(&nsecd, "before");
+    let account = "[[account]]\nname = \"biz\"\nsource = \"credential:biz\"\nceiling = \"none\"\n";
+    let more = OPEN.replace("[[socket]]", &format!("{account}[[socket]]\naccounts = [\"default\", \"biz\"]"));
+    nsecd.dir.file("nsecd.toml", 0o644, None, more.as_bytes());
+    assert_eq!(control::order(&nsecd, Command::Reload, "")[0].status, Status::Done);
+    let reply = super::ask(&nsecd, "sign_event", json!({"kind": 1, "content": "x", "account": "biz"}));
+    assert!(reply["event"].is_object(), "{reply}");
+    nsecd.signal(Signal::SIGTERM);
+    let exit = nsecd.wait();
+    let state = exit.dir.join("state");
+    super::clean(&state);
+    let (ok, text) = script(&state);
+    assert!(ok && text.contains("1 rows of biz.record match") && text.contains("1 rows of default.record"), "{text}");
+    let path = state.join("biz.record");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[64 + 40] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    assert!(!script(&state).0, "an altered row of its was not found");
 }
 
 #[test]
