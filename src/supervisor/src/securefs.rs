@@ -2,7 +2,7 @@
 //!
 //! Every path is walked from `/` one name at a time, never through a symbolic link, and each directory on the
 //! way is checked before the next is opened: who may write in a directory may swap what lies in it. Must never
-//! open an agent's FIFO, follow a link, or write to a file with a second name (threats B12, B26).
+//! open an agent's FIFO, follow a link, or write to a file with a second name (SECURITY.md, B12, B26).
 
 use std::ffi::OsStr;
 use std::fs::File;

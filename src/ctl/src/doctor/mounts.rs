@@ -1,5 +1,5 @@
 //! Where the admin directory can be reached: mounts of it, of a directory above it, or of something in it, in any mount
-//! namespace (threats.md B25: an agent must not be able to get there).
+//! namespace (SECURITY.md, B25: an agent must not be able to get there).
 
 use super::findings::{Finding, ok, problem};
 use std::collections::BTreeSet;
