@@ -12,9 +12,12 @@ use crate::support::Dir;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-/// Deeds of a run.
-const DEEDS: usize = 1000;
+/// Deeds of a block: floor and daemon take turns after so many, since the machine's speed changes within a second.
+pub const BLOCK: usize = 100;
+/// Blocks of a run.
+pub const BLOCKS: usize = 10;
 
 /// One run, or the median of several.
 #[derive(Clone, Copy, Default)]
@@ -40,11 +43,6 @@ impl Floor {
     /// What a signature over an open connection cannot do without.
     pub fn sign_open(&self) -> Micros {
         self.echo + self.use_of_key()
-    }
-
-    /// Signatures that a core makes and verifies in a second.
-    pub fn rate(&self) -> f64 {
-        1e6 / (self.sign + self.verify)
     }
 
     fn use_of_key(&self) -> Micros {
@@ -77,24 +75,47 @@ impl Bench {
         Bench { signer: Signer::new(), pair: ours, socket, open, _peers: peers, _dir: dir }
     }
 
-    /// One run.
-    pub fn run(&mut self) -> Floor {
-        let half = |mut deed: Box<dyn FnMut() + '_>| {
-            (0..DEEDS / 10).for_each(|_| deed());
-            Times::of(DEEDS, deed).percentile(50)
-        };
+    /// A block of each step.
+    pub fn block(&mut self, steps: &mut Steps) {
         let id = [9; 32];
         let (signer, pair, socket, open) = (&mut self.signer, &self.pair, &self.socket, &mut self.open);
-        Floor {
-            sign: half(Box::new(|| signer.sign(&id))),
-            verify: half(Box::new(|| signer.verify(&id))),
-            ping: half(Box::new(|| {
-                send(pair.as_raw_fd(), &id, MsgFlags::empty()).unwrap();
-                assert_eq!(recv(pair.as_raw_fd(), &mut [0; 98], MsgFlags::empty()), Ok(97));
-            })),
-            connect: half(Box::new(|| client::once(socket, SIGN))),
-            echo: half(Box::new(|| open.ask(SIGN))),
+        let [sign, verify, ping, connect, echo] = &mut steps.0;
+        block(sign, || signer.sign());
+        block(verify, || signer.verify());
+        block(ping, || {
+            send(pair.as_raw_fd(), &id, MsgFlags::empty()).unwrap();
+            assert_eq!(recv(pair.as_raw_fd(), &mut [0; 98], MsgFlags::empty()), Ok(97));
+        });
+        block(connect, || client::once(socket, SIGN));
+        block(echo, || open.ask(SIGN));
+    }
+
+    /// Signs and verifies for a block; how long that took.
+    pub fn use_of_key(&mut self) -> Duration {
+        let begun = Instant::now();
+        for _ in 0..BLOCK {
+            self.signer.sign();
+            self.signer.verify();
         }
+        begun.elapsed()
+    }
+}
+
+/// Times a block of deeds, after some that are not timed.
+pub fn block(times: &mut Vec<Duration>, mut deed: impl FnMut()) {
+    (0..BLOCK / 10).for_each(|_| deed());
+    times.extend(Times::each(BLOCK, deed));
+}
+
+/// Times of each step, of the blocks so far.
+#[derive(Default)]
+pub struct Steps([Vec<Duration>; 5]);
+
+impl Steps {
+    /// Each step's median.
+    pub fn floor(self) -> Floor {
+        let [sign, verify, ping, connect, echo] = self.0.map(|times| Times::from(times).percentile(50));
+        Floor { sign, verify, ping, connect, echo }
     }
 }
 
@@ -125,12 +146,17 @@ pub fn show(floor: &Floor, runs: usize) {
         row("connect, a line there, a line back, close", floor.connect),
         row("a line there and back, connection open", floor.echo),
     ];
-    table(&format!("Floor (median of {runs} runs of {DEEDS})"), &["step", "µs"], &rows);
+    table(&format!("Floor (median of {runs} runs of {})", BLOCK * BLOCKS), &["step", "µs"], &rows);
 }
 
 /// This part alone.
 pub fn print(options: &Options) {
     let mut bench = Bench::start();
-    let runs: Vec<Floor> = (0..options.runs).map(|_| bench.run()).collect();
+    let mut run = || {
+        let mut steps = Steps::default();
+        (0..BLOCKS).for_each(|_| bench.block(&mut steps));
+        steps.floor()
+    };
+    let runs: Vec<Floor> = (0..options.runs).map(|_| run()).collect();
     show(&medians(&runs), options.runs);
 }

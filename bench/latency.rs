@@ -1,14 +1,12 @@
 //! One request at a time: what a signature and the cheapest request take, and how that compares with the floor.
 
 use crate::client::{self, Client, PUBLIC_KEY, SIGN};
-use crate::floor::{self, Bench, Floor};
+use crate::floor::{self, BLOCK, BLOCKS, Bench, Floor, Steps};
 use crate::options::Options;
 use crate::stats::{Micros, Times, median, table};
 use crate::subject::Subject;
 use std::path::Path;
-
-/// Requests of a run.
-const REQUESTS: usize = 1000;
+use std::time::Duration;
 
 /// A way to ask.
 struct Case {
@@ -57,18 +55,11 @@ const CASES: [Case; 4] = [
 ];
 
 impl Case {
-    /// The median and the 99th percentile of one run.
-    fn run(&self, socket: &Path) -> [Micros; 2] {
+    /// A block of requests.
+    fn block(&self, socket: &Path, times: &mut Vec<Duration>) {
         let mut open = Client::connect(socket);
-        let ask = || if self.connects { client::once(socket, self.request) } else { open.ask(self.request) };
-        let times = timed(ask);
-        [50, 99].map(|share| times.percentile(share))
+        floor::block(times, || if self.connects { client::once(socket, self.request) } else { open.ask(self.request) });
     }
-}
-
-fn timed(mut deed: impl FnMut()) -> Times {
-    (0..REQUESTS / 10).for_each(|_| deed());
-    Times::of(REQUESTS, deed)
 }
 
 /// This part.
@@ -78,12 +69,20 @@ pub fn print(options: &Options) {
     let mut floors = Vec::new();
     let mut runs = vec![Vec::new(); subjects.len() * CASES.len()];
     for _ in 0..options.runs {
+        let (mut steps, mut times) = (Steps::default(), vec![Vec::new(); runs.len()]);
         // In turns, so that a machine that is slower for a while is so for all.
-        floors.push(bench.run());
-        for (i, subject) in subjects.iter().enumerate() {
-            for (j, case) in CASES.iter().enumerate() {
-                runs[i * CASES.len() + j].push(case.run(&subject.socket));
+        for _ in 0..BLOCKS {
+            bench.block(&mut steps);
+            for (i, subject) in subjects.iter().enumerate() {
+                for (j, case) in CASES.iter().enumerate() {
+                    case.block(&subject.socket, &mut times[i * CASES.len() + j]);
+                }
             }
+        }
+        floors.push(steps.floor());
+        for (run, times) in runs.iter_mut().zip(times) {
+            let times = Times::from(times);
+            run.push([50, 99].map(|share| times.percentile(share)));
         }
     }
     let floor = floor::medians(&floors);
@@ -107,6 +106,6 @@ pub fn print(options: &Options) {
             ]);
         }
     }
-    let title = format!("One request at a time (medians of {} runs of {REQUESTS})", options.runs);
+    let title = format!("One request at a time (medians of {} runs of {})", options.runs, BLOCK * BLOCKS);
     table(&title, &["request", "median, µs", "p99, µs", "floor, µs", "ratio", "target", "floor is"], &rows);
 }

@@ -1,20 +1,40 @@
 //! Many requests at a time: signatures a second, compared with what a core can sign and verify.
 
 use crate::client::{Client, SIGN};
-use crate::floor::Bench;
+use crate::floor::{BLOCK, Bench};
 use crate::options::Options;
 use crate::stats::{median, table};
 use crate::subject::Subject;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long a run lasts.
-const RUN: Duration = Duration::from_millis(700);
+/// How long a slice of a run lasts, and how many there are: daemon and floor take turns, since the machine's speed changes within a
+/// second.
+const SLICE: Duration = Duration::from_millis(70);
+const SLICES: usize = 10;
 /// Requests that are sent before the first reply is read.
 const AHEAD: usize = 32;
 
-/// Signatures a second over so many connections, `AHEAD` requests under way in all.
-fn rate(socket: &Path, connections: usize) -> f64 {
+/// What was made in what time.
+#[derive(Clone, Copy, Default)]
+struct Made {
+    signatures: usize,
+    time: Duration,
+}
+
+impl Made {
+    fn add(&mut self, signatures: usize, time: Duration) {
+        self.signatures += signatures;
+        self.time += time;
+    }
+
+    fn rate(self) -> f64 {
+        self.signatures as f64 / self.time.as_secs_f64()
+    }
+}
+
+/// Signatures over so many connections, `AHEAD` requests under way in all.
+fn slice(socket: &Path, connections: usize, made: &mut Made) {
     let mut clients: Vec<Client> = (0..connections).map(|_| Client::connect(socket)).collect();
     let each = AHEAD / connections;
     let requests = SIGN.repeat(each);
@@ -24,11 +44,11 @@ fn rate(socket: &Path, connections: usize) -> f64 {
     };
     round();
     let (begun, mut rounds) = (Instant::now(), 0);
-    while begun.elapsed() < RUN {
+    while begun.elapsed() < SLICE {
         round();
         rounds += 1;
     }
-    (rounds * AHEAD) as f64 / begun.elapsed().as_secs_f64()
+    made.add(rounds * AHEAD, begun.elapsed());
 }
 
 /// This part.
@@ -38,11 +58,20 @@ pub fn print(options: &Options) {
     let ways = [("one connection", 1), ("8 connections", 8), ("32 connections", 32)];
     let mut runs = vec![Vec::new(); subjects.len() * ways.len()];
     for _ in 0..options.runs {
-        let core = bench.run().rate();
-        for (i, subject) in subjects.iter().enumerate() {
-            for (j, (_, connections)) in ways.iter().enumerate() {
-                runs[i * ways.len() + j].push((rate(&subject.socket, *connections), core));
+        let mut made = vec![(Made::default(), Made::default()); runs.len()];
+        for _ in 0..SLICES {
+            for (i, subject) in subjects.iter().enumerate() {
+                for (j, (_, connections)) in ways.iter().enumerate() {
+                    let (nsecd, core) = &mut made[i * ways.len() + j];
+                    // The floor of each slice on both sides of it.
+                    core.add(BLOCK, bench.use_of_key());
+                    slice(&subject.socket, *connections, nsecd);
+                    core.add(BLOCK, bench.use_of_key());
+                }
             }
+        }
+        for (run, (nsecd, core)) in runs.iter_mut().zip(made) {
+            run.push((nsecd.rate(), core.rate()));
         }
     }
     let mut rows = Vec::new();

@@ -10,13 +10,17 @@ pub struct Times(Vec<Duration>);
 
 impl Times {
     /// Times each of so many.
-    pub fn of(count: usize, mut deed: impl FnMut()) -> Times {
-        let one = |_| {
+    pub fn of(count: usize, deed: impl FnMut()) -> Times {
+        Times::from(Times::each(count, deed).collect::<Vec<_>>())
+    }
+
+    /// Each time in turn.
+    pub fn each(count: usize, mut deed: impl FnMut()) -> impl Iterator<Item = Duration> {
+        (0..count).map(move |_| {
             let begun = Instant::now();
             deed();
             begun.elapsed()
-        };
-        Times::from((0..count).map(one).collect::<Vec<_>>())
+        })
     }
 
     /// In per cent.
