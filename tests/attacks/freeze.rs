@@ -80,7 +80,7 @@ fn a_gate_is_busy_from_before_the_row_until_the_key_holder_has_answered() {
 #[test]
 fn under_fire_nothing_is_recorded_or_forwarded_once_the_busy_word_was_seen_clear() {
     let dir = Dir::new(None);
-    let Gate { role: _role, broker, holder, record, words } = Gate::start(&dir, "1", "any", "none");
+    let Gate { role: _role, broker, holder, record, words, .. } = Gate::start(&dir, "1", "any", "none");
     let over = AtomicBool::new(false);
     let signed = std::thread::scope(|scope| {
         let (over, broker, holder, record) = (&over, &broker, &holder, &record);

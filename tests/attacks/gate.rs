@@ -254,7 +254,7 @@ fn frames_of_no_length_and_over_512_kib_end_the_gate_and_forward_nothing() {
     for size in sizes {
         let dir = Dir::new(None);
         let mut gate = Gate::start(&dir, "any", "any", "none");
-        gate.broker.write_all(&size.to_be_bytes()).unwrap();
+        gate.push(&size.to_be_bytes());
         assert_eq!(gate.forwarded(), None);
         assert_eq!(gate.reply(), None);
         assert_eq!(gate.role.child.wait().unwrap().code(), Some(3), "length {size}");
@@ -270,8 +270,8 @@ fn the_largest_event_is_hashed_whole_and_one_cut_short_is_not_forwarded() {
     largest.resize(524_286, b'x');
     largest.extend(b"\"]");
     forwarded(&mut gate, &largest);
-    gate.broker.write_all(&(largest.len() as u32).to_be_bytes()).unwrap();
-    gate.broker.write_all(&largest[..largest.len() - 1]).unwrap();
+    gate.push(&(largest.len() as u32).to_be_bytes());
+    gate.push(&largest[..largest.len() - 1]);
     shutdown(gate.broker.as_raw_fd(), Shutdown::Write).unwrap();
     assert_eq!(gate.forwarded(), None);
     assert_eq!(gate.role.child.wait().unwrap().code(), Some(0));

@@ -6,6 +6,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nsecd_policy::hello::decode;
 use nsecd_records::{Bucket, with_record};
 use nsecd_sandbox::hello::{self, Hello, VERSION};
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -81,6 +82,8 @@ pub struct Gate {
     pub record: File,
     /// Its freeze page and busy word.
     pub words: Words,
+    /// Replies that came with others and have not been taken.
+    replies: VecDeque<[u8; REPLY]>,
 }
 
 impl Gate {
@@ -92,7 +95,7 @@ impl Gate {
     /// The same with a window of kind 13's own.
     pub fn with_seals(dir: &super::Dir, kinds: &str, created_at: &str, seals: &str, ceiling: &str) -> Gate {
         let (holder, holder_end) = pair(SockType::SeqPacket);
-        let (broker, broker_end) = pair(SockType::Stream);
+        let (broker, broker_end) = pair(SockType::SeqPacket);
         let (mut supervisor, supervisor_end) = pair(SockType::SeqPacket);
         let record =
             File::options().read(true).write(true).create(true).truncate(false).open(dir.join("record")).unwrap();
@@ -105,14 +108,19 @@ impl Gate {
         let mut fds = vec![(holder_end, 3), (broker_end, 4), (supervisor_end, 5), (record_end, 6)];
         fds.extend(words.fds(7));
         let role = start(command, fds, &mut supervisor);
-        Gate { role, broker, holder, record, words }
+        Gate { role, broker, holder, record, words, replies: VecDeque::new() }
     }
 
     /// Sends one event as the broker does.
     pub fn send(&mut self, event: &[u8]) {
         let mut frame = (event.len() as u32).to_be_bytes().to_vec();
         frame.extend_from_slice(event);
-        self.broker.write_all(&frame).unwrap();
+        self.push(&frame);
+    }
+
+    /// Sends bytes as the broker does: in packets that the gate reads whole.
+    pub fn push(&mut self, bytes: &[u8]) {
+        bytes.chunks(16 * 1024).for_each(|packet| self.broker.write_all(packet).unwrap());
     }
 
     /// The id that reaches the key-holder, if one does before `reply` comes to the broker; answered with a signature of 0x55.
@@ -136,8 +144,13 @@ impl Gate {
 
     /// The reply to the broker; `None` if the gate has gone.
     pub fn reply(&mut self) -> Option<[u8; REPLY]> {
-        let mut reply = [0; REPLY];
-        self.broker.read_exact(&mut reply).ok().map(|()| reply)
+        if self.replies.is_empty() {
+            let mut packet = [0; 8 * REPLY + 1];
+            let size = self.broker.read(&mut packet).ok()?;
+            assert_eq!(size % REPLY, 0, "a packet of {size} bytes");
+            self.replies.extend(packet[..size].as_chunks().0);
+        }
+        self.replies.pop_front()
     }
 }
 

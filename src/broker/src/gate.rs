@@ -13,6 +13,8 @@ use nix::sys::socket::{MsgFlags, recv, send};
 const REPLY: usize = 97;
 /// Bytes received at a time: of as many replies as come together.
 const REPLIES: usize = 32 * REPLY;
+/// Bytes sent at a time: what the gate reads at a time, since the rest of a packet would be lost.
+const PACKET: usize = 16 * 1024;
 /// Room for frames that is kept when all are sent. Bytes.
 const KEEP: usize = 16 * 1024;
 
@@ -73,7 +75,7 @@ pub struct Gate<J> {
 }
 
 impl<J> Gate<J> {
-    /// `fd`: a stream socket, non-blocking.
+    /// `fd`: a sequenced-packet socket, non-blocking.
     pub fn new(fd: OwnedFd) -> Gate<J> {
         let replies = Box::new([0; REPLIES]);
         Gate { fd, out: Vec::new(), sent: 0, pending: VecDeque::new(), replies, taken: 0, got: 0, watched: false }
@@ -93,7 +95,9 @@ impl<J> Gate<J> {
     /// The gate is gone.
     pub fn send(&mut self) -> Result<(), String> {
         while self.wants_write() {
-            match send(self.fd.as_raw_fd(), &self.out[self.sent..], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL) {
+            let end = self.out.len().min(self.sent + PACKET);
+            match send(self.fd.as_raw_fd(), &self.out[self.sent..end], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL)
+            {
                 Ok(n) => self.sent += n,
                 Err(Errno::EAGAIN | Errno::EINTR) => break,
                 Err(e) => return Err(format!("sending to the gate: {e}")),
@@ -187,7 +191,7 @@ mod tests {
 
     fn pair() -> (Gate<u8>, OwnedFd) {
         let (ours, theirs) =
-            socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_NONBLOCK).expect("pair");
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_NONBLOCK).expect("pair");
         (Gate::new(ours), theirs)
     }
 

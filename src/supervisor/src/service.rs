@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
-use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, socketpair};
+use nix::sys::socket::{ControlMessage, MsgFlags, recv, sendmsg};
 use nix::unistd::{geteuid, pipe2};
 use nsecd_policy::control::{self, Control};
 use nsecd_policy::hello::names;
@@ -310,7 +310,7 @@ pub fn start_gates(setup: &Setup, whose: &[Gated]) -> Result<Vec<(Gate, OwnedFd)
 }
 
 fn begin_gate(setup: &Setup, gated: &Gated) -> Result<Starting, Fault> {
-    let (end, ours) = stream_pair()?;
+    let (end, ours) = gate_pair()?;
     let (channel, theirs) = packet_pair()?;
     let busy = Busy::new()?;
     let child = gate(setup, gated, &ours, &theirs, &busy)?;
@@ -346,10 +346,10 @@ fn gate_arguments(account: &Account, public_key: &str, ceilings: String, positio
     vec![public_key.into(), kinds, created_at, seals, ceilings, position]
 }
 
-/// The broker's end, non-blocking, and the gate's.
-fn stream_pair() -> Result<(OwnedFd, OwnedFd), Fault> {
-    let (broker, gate) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
-        .or_fault(|| "making a socket pair".into())?;
+/// The broker's end, non-blocking, and the gate's. Packets, though both take what comes for a stream: whoever waits on a stream
+/// socket is woken by each read of its peer's, for nothing.
+fn gate_pair() -> Result<(OwnedFd, OwnedFd), Fault> {
+    let (broker, gate) = packet_pair()?;
     set_nonblocking(&broker)?;
     Ok((broker, gate))
 }
