@@ -103,9 +103,7 @@ impl<R> Vault<R> {
                 f = in(reg) f, in("rdi") data, out("r12") _, lateout("al") result, clobber_abi("C"),
             );
             let stack = data.cast::<u64>().sub(STACK / 8);
-            for word in 0..STACK / 8 {
-                stack.add(word).write_volatile(0);
-            }
+            asm!("rep stosq", inout("rdi") stack => _, inout("rcx") STACK / 8 => _, in("rax") 0u64, options(nostack));
             wipe_registers();
         }
         result == 1
