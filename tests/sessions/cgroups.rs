@@ -3,7 +3,8 @@
 //!
 //! Checked: with every peer's cgroup taken to be 0 (`Principal::of`), six of these fail; with a peer that the kernel cannot
 //! name served all the same, the one about ended peers does; with the pidfd left open, the last one; without the
-//! filter's two rules, all.
+//! filter's two rules, all; with the cgroup of the process that connected last taken for that of whoever has its number, the one about
+//! numbers; with that of a process that connects again not asked anew, the one about another cgroup.
 
 use crate::support::cgroup::no_cgroups;
 use crate::support::client::{code, refused};
@@ -18,6 +19,9 @@ use std::process::{Child, Command, Stdio};
 
 /// What the supervisor and the broker say where cgroups are not told.
 const SAID: [&str; 2] = ["cgroup identity", "does not tell a peer's cgroup"];
+
+/// One signature for each principal.
+const ONE: &str = "limits = { burst = 1, burst_window = \"1h\" }\ntotal = \"none\"";
 
 fn config(lines: &str) -> String {
     format!("[[socket]]\npath = \"/run/x.sock\"\nkinds = [1]\ntokenless = [1]\n{lines}\n")
@@ -238,4 +242,57 @@ fn the_broker_keeps_no_descriptor_of_its_peers_processes_but_the_last_ones() {
     nsecd.serves();
     assert_eq!(held(), others);
     end(child);
+}
+
+/// The kernel is asked by the pidfd of the connection before where a process connects again; where it is now is asked each time.
+#[test]
+fn a_process_that_connects_again_from_another_cgroup_is_another_principal() {
+    if no_cgroups() {
+        return;
+    }
+    let nsecd = start(ONE);
+    let (a, b) = (Cgroup::new(), Cgroup::new());
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    let mut command = Command::new("cat");
+    command.stdin(Stdio::piped());
+    sys::connect_from_each(&mut command, vec![a.procs(), a.procs(), b.procs()], nsecd.socket.clone(), theirs);
+    // It returns when the child has become its program.
+    let child = std::thread::spawn(move || command.spawn().unwrap());
+    let mut signs = || {
+        let mut client = Client::over(sys::passed(&ours)).unwrap();
+        let reply = client.sign(1, None);
+        ours.write_all(b"x").unwrap();
+        reply
+    };
+    event::signed(&signs(), PUBLIC_KEY);
+    assert_eq!(code(&signs()), "rate_limited", "again from a");
+    event::signed(&signs(), PUBLIC_KEY);
+    end(child.join().unwrap());
+}
+
+/// Whoever gets the number of a process that has ended has none of its standing.
+#[test]
+fn a_process_that_got_the_number_of_one_before_is_another_principal() {
+    if no_cgroups() {
+        return;
+    }
+    let nsecd = start(ONE);
+    let sign = |connection| Client::over(connection).unwrap().sign(1, None);
+    // Somebody else may get the number: then all over again, so that nobody connects between the two.
+    let met = (0..200).any(|_| {
+        let (a, b) = (Cgroup::new(), Cgroup::new());
+        let (first, connection) = connected_in(&a, &nsecd);
+        event::signed(&sign(connection), PUBLIC_KEY);
+        let number = first.id();
+        end(first);
+        std::fs::write("/proc/sys/kernel/ns_last_pid", (number - 1).to_string()).unwrap();
+        let (second, connection) = connected_in(&b, &nsecd);
+        let met = second.id() == number;
+        if met {
+            event::signed(&sign(connection), PUBLIC_KEY);
+        }
+        end(second);
+        met
+    });
+    assert!(met, "no process got the number of the one before");
 }

@@ -1,7 +1,7 @@
 //! With filters.rs, probe.rs and hijack/puppet.rs the only unsafe code of the tests: process set-up between fork and exec, descriptors, keyring calls.
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -202,22 +202,39 @@ fn refusing(command: &mut Command, call: i64, argument: Option<(u8, u64)>, errno
 /// Before it becomes its program, the child enters the cgroup of `procs`, if any, connects to `socket` so many times and
 /// passes each connection over `to`.
 pub fn connect_and_pass(command: &mut Command, procs: Option<PathBuf>, socket: PathBuf, to: UnixStream, times: usize) {
-    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
     // SAFETY: files and sockets are plain system calls; the allocator is usable after fork under glibc.
     unsafe {
         command.pre_exec(move || {
             if let Some(procs) = &procs {
                 std::fs::write(procs, "0")?;
             }
-            for _ in 0..times {
-                let connection = UnixStream::connect(&socket)?;
-                let passed = [connection.as_raw_fd()];
-                let rights = [ControlMessage::ScmRights(&passed)];
-                sendmsg::<()>(to.as_raw_fd(), &[io::IoSlice::new(b"c")], &rights, MsgFlags::empty(), None)?;
-            }
-            Ok(())
+            (0..times).try_for_each(|_| pass_one(&socket, &to))
         });
     }
+}
+
+/// Before it becomes its program, the child enters one cgroup after the other, connects to `socket` from each and passes the connection
+/// over `to`, where it then waits for a byte.
+pub fn connect_from_each(command: &mut Command, procs: Vec<PathBuf>, socket: PathBuf, to: UnixStream) {
+    // SAFETY: likewise.
+    unsafe {
+        command.pre_exec(move || {
+            procs.iter().try_for_each(|procs| {
+                std::fs::write(procs, "0")?;
+                pass_one(&socket, &to)?;
+                (&to).read_exact(&mut [0])
+            })
+        });
+    }
+}
+
+fn pass_one(socket: &Path, to: &UnixStream) -> io::Result<()> {
+    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+    let connection = UnixStream::connect(socket)?;
+    let passed = [connection.as_raw_fd()];
+    let rights = [ControlMessage::ScmRights(&passed)];
+    sendmsg::<()>(to.as_raw_fd(), &[io::IoSlice::new(b"c")], &rights, MsgFlags::empty(), None)?;
+    Ok(())
 }
 
 /// The connection that somebody passes over `from`.

@@ -132,9 +132,8 @@ impl Connection {
     }
 
     /// Starts a reply: one line.
-    pub fn reply(&mut self, line: &str) {
-        self.out = Vec::with_capacity(line.len() + 1);
-        self.out.extend_from_slice(line.as_bytes());
+    pub fn reply(&mut self, line: String) {
+        self.out = line.into_bytes();
         self.out.push(b'\n');
         self.sent = 0;
         self.state = State::Replying;

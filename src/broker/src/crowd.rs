@@ -4,9 +4,10 @@
 //! has not taken for long; a request that is complete never does. At the cap in all the principal with most gives way.
 //! No step looks at more than one connection of a principal, however many there are.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use crate::principal::Principal;
+use crate::table::Table;
 
 /// Bytes that each connection holds free of charge.
 pub const FREE: usize = 16 * 1024;
@@ -53,7 +54,7 @@ impl Group {
 
 /// All connections, by principal.
 pub struct Crowd {
-    groups: HashMap<Principal, Group>,
+    groups: Table<Principal, Group>,
     connections: usize,
     bytes: usize,
     most: usize,
@@ -63,7 +64,7 @@ pub struct Crowd {
 impl Crowd {
     /// `most` connections in all, `most_each` per principal.
     pub fn new(most: usize, most_each: usize) -> Crowd {
-        Crowd { groups: HashMap::new(), connections: 0, bytes: 0, most, most_each }
+        Crowd { groups: Table::default(), connections: 0, bytes: 0, most, most_each }
     }
 
     /// From now on so many, likewise. Whoever is here stays.

@@ -2,7 +2,12 @@
 //!
 //! Never repairs anything: a value of another type than NIP-01's is refused, never converted.
 
+use std::fmt::Write;
+
 use crate::json::{Object, Value, write_string};
+
+/// Bytes of an event's texts beside tags and content, at most.
+const AROUND: usize = 160;
 
 /// An event as a client asks for it; account and time are not settled yet.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,26 +51,41 @@ impl Draft {
     /// Settles author and time.
     pub fn settle(&self, public_key: &str, now: u32) -> Texts {
         let (kind, created_at) = (self.kind, self.created_at.unwrap_or(now));
-        let (mut tags, mut content) = (String::from("["), String::new());
+        // For all that is not escaped.
+        let tags: usize = self.tags.iter().map(|tag| 3 + tag.iter().map(|text| text.len() + 3).sum::<usize>()).sum();
+        let mut canonical = String::with_capacity(AROUND + tags + self.content.len());
+        // Writing to a String cannot fail.
+        let _ = write!(canonical, "[0,\"{public_key}\",{created_at},{kind},");
+        let tags = canonical.len();
+        self.write_tags(&mut canonical);
+        let tags = tags..canonical.len();
+        canonical.push(',');
+        let content = canonical.len();
+        write_string(&mut canonical, &self.content);
+        let content = content..canonical.len();
+        canonical.push(']');
+        let (tags, content) = (&canonical[tags], &canonical[content]);
+        let mut unsigned = String::with_capacity(AROUND + tags.len() + content.len());
+        let _ = write!(
+            unsigned,
+            "{{\"kind\":{kind},\"content\":{content},\"tags\":{tags},\"created_at\":{created_at},\"pubkey\":\"{public_key}\""
+        );
+        Texts { canonical, unsigned, created_at }
+    }
+
+    fn write_tags(&self, out: &mut String) {
+        out.push('[');
         for (i, tag) in self.tags.iter().enumerate() {
-            tags.push_str(if i == 0 { "[" } else { ",[" });
+            out.push_str(if i == 0 { "[" } else { ",[" });
             for (j, text) in tag.iter().enumerate() {
                 if j > 0 {
-                    tags.push(',');
+                    out.push(',');
                 }
-                write_string(&mut tags, text);
+                write_string(out, text);
             }
-            tags.push(']');
+            out.push(']');
         }
-        tags.push(']');
-        write_string(&mut content, &self.content);
-        Texts {
-            canonical: format!("[0,\"{public_key}\",{created_at},{kind},{tags},{content}]"),
-            unsigned: format!(
-                "{{\"kind\":{kind},\"content\":{content},\"tags\":{tags},\"created_at\":{created_at},\"pubkey\":\"{public_key}\""
-            ),
-            created_at,
-        }
+        out.push(']');
     }
 }
 

@@ -4,6 +4,8 @@
 //! (wire.md, Framing). This file finds the brace and nothing else: whether the text is JSON is [`json`](crate::json)'s
 //! question. It must never look at a byte twice, and never hold more than one request over the limit.
 
+use memchr::memchr3;
+
 /// Why bytes are no request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -182,6 +184,14 @@ impl Framer {
         let State::Value { mut depth, mut string, mut escaped } = self.state else { return None };
         let limit = self.start.saturating_add(self.max).min(self.bytes.len());
         while self.scan < limit {
+            if string && !escaped {
+                // Most of a request is text: on to what may end it.
+                let text = &self.bytes[self.scan..limit];
+                self.scan += memchr3(b'"', b'\\', b'\n', text).unwrap_or(text.len());
+                if self.scan == limit {
+                    break;
+                }
+            }
             let byte = self.bytes[self.scan];
             self.scan += 1;
             match byte {

@@ -1,9 +1,10 @@
 //! Principals that tried a canary kind: they and their sessions are held until the operator thaws, or the machine starts anew
 //! and cgroups with it.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 
 use crate::principal::Principal;
+use crate::table::Keys;
 
 /// Principals remembered. Whoever can make so many cgroups can as well make another new one.
 const MOST: usize = 16_384;
@@ -11,7 +12,7 @@ const MOST: usize = 16_384;
 /// Who is held.
 #[derive(Default)]
 pub struct Held {
-    all: HashSet<Principal>,
+    all: Keys<Principal>,
     /// Oldest first.
     order: VecDeque<Principal>,
 }

@@ -3,6 +3,7 @@
 //! serde's derive skips what no field asks for, and with it duplicate keys, lone surrogates, invalid UTF-8 and any depth
 //! inside (measured). One visitor here sees every value, so no text passes that two parsers could read differently.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
 
@@ -14,6 +15,9 @@ pub const MAX_DEPTH: usize = 64;
 
 /// Members of one object: far above what any method takes; each costs a comparison with the others.
 const MAX_MEMBERS: usize = 1024;
+
+/// Members of one object up to which each key is compared with each.
+const FEW: usize = 16;
 
 /// Values in one request: a contact list of twenty thousand entries fits.
 const MAX_VALUES: usize = 65_536;
@@ -44,7 +48,7 @@ pub enum Value {
 
 /// The members of an object, each key once.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Object(Vec<(String, Value)>);
+pub struct Object(Vec<(Cow<'static, str>, Value)>);
 
 impl Object {
     /// The value of `key`.
@@ -60,22 +64,29 @@ impl Object {
 
     /// Puts a member in, if there is a value.
     pub fn put(&mut self, key: &str, value: Option<Value>) {
-        self.0.extend(value.map(|value| (key.to_owned(), value)));
+        self.0.extend(value.map(|value| (Cow::Owned(key.to_owned()), value)));
     }
 
     /// All members.
     pub fn into_members(self) -> Vec<(String, Value)> {
-        self.0
+        self.0.into_iter().map(|(key, value)| (key.into_owned(), value)).collect()
     }
 
     /// The name of a member that is left.
     pub fn first(&self) -> Option<&str> {
-        self.0.first().map(|(key, _)| key.as_str())
+        self.0.first().map(|(key, _)| &**key)
     }
 
     /// A key that occurs twice. Sorting keeps this at n log n for an object of many keys.
     fn duplicate(&self) -> Option<&str> {
-        let mut keys: Vec<&str> = self.0.iter().map(|(key, _)| key.as_str()).collect();
+        if let few @ 0..=FEW = self.0.len() {
+            let keys = self.0.iter().map(|(key, _)| &**key);
+            return keys
+                .enumerate()
+                .find(|(n, key)| self.0[n + 1..few].iter().any(|(other, _)| other == key))
+                .map(|(_, key)| key);
+        }
+        let mut keys: Vec<&str> = self.0.iter().map(|(key, _)| &**key).collect();
         keys.sort_unstable();
         keys.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
     }
@@ -122,6 +133,32 @@ pub fn write_string(out: &mut String, text: &str) {
     }
     out.push_str(rest);
     out.push('"');
+}
+
+/// Members that nearly every request has: their names are not copied.
+const USUAL: [&str; 9] =
+    ["method", "params", "kind", "content", "tags", "created_at", "pubkey", "session_token", "account"];
+
+/// The visitor for a member's name.
+struct Key;
+
+impl<'de> DeserializeSeed<'de> for Key {
+    type Value = Cow<'static, str>;
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Self::Value, D::Error> {
+        reader.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Key {
+    type Value = Cow<'static, str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a member's name")
+    }
+    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+        let usual = USUAL.iter().find(|usual| **usual == name);
+        Ok(usual.map_or_else(|| Cow::Owned(name.to_owned()), |usual| Cow::Borrowed(*usual)))
+    }
 }
 
 /// The visitor for a value at this depth.
@@ -193,7 +230,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
         self.enter()?;
         let mut all = Object::default();
-        while let Some(key) = members.next_key::<String>()? {
+        while let Some(key) = members.next_key_seed(Key)? {
             if all.0.len() >= MAX_MEMBERS {
                 return Err(de::Error::custom(format_args!("an object of more than {MAX_MEMBERS} members")));
             }

@@ -3,7 +3,7 @@
 //! It changes by rows only, each of which the journal keeps, so that a broker which reads them again knows what the one
 //! before it knew. Decides nothing.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use nsecd_policy::{Policy, StartSessions};
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,7 @@ use crate::limits::{Exceeded, MINUTE, Meter};
 use crate::principal::{Principal, User};
 use crate::row::{Binding, Drawing, OfDay, OfPrincipal, OfSession, OfTotal, OfUser, Row, Spending, Use};
 use crate::session::{Session, Sessions, Terms, TokenHash};
+use crate::table::Table;
 use crate::trying::Failures;
 
 /// First sessions remembered for one uid on one socket (`start_sessions = "once"`). Whoever can make so many cgroups can
@@ -140,13 +141,13 @@ pub enum Piece {
 pub struct Ledger {
     rules: Vec<Rules>,
     sessions: Sessions,
-    principals: HashMap<Principal, Known>,
-    users: HashMap<User, Crowd>,
+    principals: Table<Principal, Known>,
+    users: Table<User, Crowd>,
     totals: Vec<Meter>,
     /// Encryption and direct messages, of each socket.
     budgets: Vec<Budgets>,
     /// What was used of rules' budgets, by socket and kind. Kinds without such a rule stay: a rule may come back.
-    days: HashMap<(u16, u16), Day>,
+    days: Table<(u16, u16), Day>,
     held: Held,
     last: Now,
     /// What a principal has used that is not known.
@@ -159,11 +160,11 @@ impl Ledger {
         Ledger {
             rules: policy.sockets.iter().map(Rules::of).collect(),
             sessions: Sessions::default(),
-            principals: HashMap::new(),
-            users: HashMap::new(),
+            principals: Table::default(),
+            users: Table::default(),
             totals: policy.sockets.iter().map(|_| Meter::default()).collect(),
             budgets: policy.sockets.iter().map(|_| Budgets::default()).collect(),
-            days: HashMap::new(),
+            days: Table::default(),
             held: Held::default(),
             last: Now::default(),
             nothing: Meters::default(),

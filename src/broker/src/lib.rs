@@ -29,6 +29,7 @@ pub mod journal;
 pub mod json;
 pub mod ledger;
 pub mod limits;
+pub mod listener;
 pub mod nostr;
 mod operator_log;
 pub mod policy;
@@ -48,6 +49,7 @@ pub mod stalled;
 mod start;
 #[allow(unsafe_code, reason = "the one file for calls that nix has no safe form for")]
 pub mod sys;
+mod table;
 mod trying;
 
 pub use start::main;

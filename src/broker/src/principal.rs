@@ -53,21 +53,6 @@ pub fn cgroups_are_told() -> nix::Result<bool> {
 }
 
 impl Principal {
-    /// Who is at the other end of `fd`, which socket number `socket` accepted; `with_cgroup`: what
-    /// [`cgroups_are_told`] found. The pidfd that it was asked of takes the place of `last`, that of the connection before: the kernel
-    /// makes an inode for the first pidfd of a process, which costs more than all the rest, and forgets it with the last.
-    ///
-    /// # Errors
-    /// The kernel's. ESRCH: the process that connected has ended. EREMOTE: it is outside our PID namespace.
-    pub fn of(fd: &OwnedFd, socket: u16, with_cgroup: bool, last: &mut Option<OwnedFd>) -> nix::Result<Principal> {
-        let uid = getsockopt(fd, PeerCredentials)?.uid();
-        if !with_cgroup {
-            return Ok(Principal { socket, uid, cgroup: None });
-        }
-        let process = last.insert(sys::peer_process(fd)?);
-        Ok(Principal { socket, uid, cgroup: Some(sys::cgroup_of(process)?) })
-    }
-
     /// Who is at the other end of `fd`, which the admin socket accepted.
     ///
     /// # Errors
@@ -159,14 +144,5 @@ mod tests {
         let of = |cgroup| Principal { socket: 2, uid: 1000, cgroup }.to_string();
         assert_eq!(of(Some(4711)), "uid 1000 in cgroup 4711 on socket 2");
         assert_eq!(of(None), "uid 1000 on socket 2");
-    }
-
-    #[test]
-    fn both_ends_of_a_pair_of_ours_are_of_one_principal() {
-        let told = cgroups_are_told().expect("yes or no");
-        let flags = SockFlag::SOCK_CLOEXEC;
-        let (a, b) = socketpair(AddressFamily::Unix, SockType::Stream, None, flags).expect("a socket pair");
-        let [a, b] = [a, b].map(|fd| Principal::of(&fd, 0, told, &mut None).expect("we live"));
-        assert_eq!((a, a.cgroup.is_some()), (b, told));
     }
 }

@@ -5,9 +5,10 @@
 //! comes stands at the back; leaving and coming again gains nothing, and nobody has to be remembered who does not wait.
 //! Pure: times (CLOCK_BOOTTIME, ms) are arguments. The requests themselves stay with their connections.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::principal::Principal;
+use crate::table::Table;
 
 /// Requests of one principal that may wait at a time.
 pub const MAX_WAITING: usize = 64;
@@ -33,8 +34,8 @@ struct Uid {
 /// One socket's lines.
 #[derive(Default)]
 struct Room {
-    lines: HashMap<Principal, Line>,
-    uids: HashMap<u32, Uid>,
+    lines: Table<Principal, Line>,
+    uids: Table<u32, Uid>,
     /// (retry, line)
     retries: BTreeSet<(u64, Principal)>,
     /// Nobody is due before.

@@ -6,6 +6,7 @@
 use std::fmt::Write;
 
 use nsecd_policy::{Kinds, Limits};
+use nsecd_trail::push_hex;
 
 use crate::json::write_string;
 
@@ -182,7 +183,14 @@ pub fn revoked(yes: bool) -> String {
 
 /// sign_event: `unsigned` as [`Texts`](crate::event::Texts) has it.
 pub fn signed(unsigned: &str, id: &[u8; 32], signature: &[u8; 64]) -> String {
-    format!("{{\"event\":{unsigned},\"id\":\"{}\",\"sig\":\"{}\"}}}}", hex(id), hex(signature))
+    // With room for the newline.
+    let mut out = String::with_capacity(unsigned.len() + 224);
+    out.extend(["{\"event\":", unsigned, ",\"id\":\""]);
+    push_hex(&mut out, id);
+    out.push_str("\",\"sig\":\"");
+    push_hex(&mut out, signature);
+    out.push_str("\"}}");
+    out
 }
 
 #[cfg(test)]

@@ -15,8 +15,7 @@ mod reload;
 mod requests;
 mod status;
 
-use std::collections::{BTreeSet, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
@@ -32,11 +31,13 @@ use crate::decisions::{DecisionLog, Noted};
 use crate::errand::Errand;
 use crate::gate::Gate;
 use crate::journal::Journal;
+use crate::listener::Listener;
 use crate::policy::{Engine, Slot};
 use crate::principal::Principal;
 use crate::queue::Queues;
 use crate::reply::{Code, Error};
 use crate::stalled::{Room, Stalled};
+use crate::table::Table;
 use crate::trying::Trying;
 pub use admin::CONNECTIONS as ADMIN_CONNECTIONS;
 use admin::Desk;
@@ -113,25 +114,6 @@ struct Job {
     weight: usize,
 }
 
-/// Spreads numbers that the broker gives out itself, one after the other: nobody can choose them so that they collide.
-#[derive(Default)]
-struct ByNumber(u64);
-
-impl Hasher for ByNumber {
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        // 2⁶⁴ divided by the golden ratio: the map goes by the upper bits and by the lower ones.
-        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
 /// What a signature is for.
 enum Then {
     /// The reply to sign_event.
@@ -155,7 +137,7 @@ pub struct Server<C: Clock> {
     journal: Journal,
     decisions: DecisionLog,
     /// `None`: the socket, or the account, is no more.
-    listeners: Vec<Option<OwnedFd>>,
+    listeners: Vec<Option<Listener>>,
     /// The admin socket, its connections and what they may take.
     desk: Desk,
     alerts: Vec<Option<AlertLog>>,
@@ -176,11 +158,11 @@ pub struct Server<C: Clock> {
     /// The account that encryption is done with: its number and public key.
     encrypting: Option<(usize, String)>,
     control: OwnedFd,
-    clients: HashMap<u64, Client, BuildHasherDefault<ByNumber>>,
+    clients: Table<u64, Client>,
     /// Events of this round, before their gates are asked.
     asking: Vec<Asking>,
     /// What principals have there.
-    ahead: HashMap<Principal, Ahead>,
+    ahead: Table<Principal, Ahead>,
     next_client: u64,
     crowd: Crowd,
     queues: Queues,
@@ -193,8 +175,6 @@ pub struct Server<C: Clock> {
     parked: Vec<Option<(OwnedFd, Principal)>>,
     /// Whether the kernel tells a peer's cgroup.
     with_cgroup: bool,
-    /// The process that connected last.
-    last_peer: Option<OwnedFd>,
     /// Connections refused since the last sweep because their process had ended.
     ended_before: u64,
     draining: Option<u64>,
@@ -203,7 +183,7 @@ pub struct Server<C: Clock> {
     served: bool,
     buffer: Vec<u8>,
     /// What each principal has had of this round.
-    eaten: HashMap<Principal, usize>,
+    eaten: Table<Principal, usize>,
     /// When the operator was last told that a gate refuses.
     told: u64,
 }
@@ -274,7 +254,7 @@ impl<C: Clock> Server<C> {
             journal: kept.journal,
             decisions: kept.decisions,
             desk,
-            listeners: files.listeners.into_iter().map(Some).collect(),
+            listeners: files.listeners.into_iter().map(|fd| Some(Listener::new(fd))).collect(),
             alerts: files.alerts.into_iter().map(Some).collect(),
             gates: files.gates.into_iter().map(|gate| Some(Gate::new(gate))).collect(),
             pipe: Pipe::new(files.policy),
@@ -287,9 +267,9 @@ impl<C: Clock> Server<C> {
             trying: Trying::default(),
             encrypting: encrypting(&policy),
             control: files.control,
-            clients: HashMap::default(),
+            clients: Table::default(),
             asking: Vec::new(),
-            ahead: HashMap::new(),
+            ahead: Table::default(),
             next_client: 0,
             crowd: Crowd::new(policy.max_connections, policy.max_connections_per_principal),
             policy,
@@ -299,13 +279,12 @@ impl<C: Clock> Server<C> {
             accepting: true,
             parked,
             with_cgroup,
-            last_peer: None,
             ended_before: 0,
             draining: None,
             since,
             served: false,
             buffer: vec![0; BUFFER],
-            eaten: HashMap::new(),
+            eaten: Table::default(),
             told: 0,
         })
     }
@@ -319,24 +298,33 @@ impl<C: Clock> Server<C> {
                 Err(Errno::EINTR) => 0,
                 Err(e) => return format!("epoll_wait: {e}"),
             };
-            self.clock.look();
-            self.eaten.clear();
-            self.unpark();
-            for (n, event) in events[..ready].iter().enumerate() {
-                if n % BEFORE_OPERATOR == 0 {
-                    self.serve_operator();
-                }
-                if let Err(end) = self.handle(event.data(), event.events()) {
-                    return end;
-                }
-                self.clock.look();
-            }
-            self.commit();
-            if let Err(end) = self.pass_time() {
+            if let Err(end) = self.round(&events[..ready]) {
                 return end;
             }
-            self.commit();
         }
+    }
+
+    /// What happens between one wait and the next.
+    fn round(&mut self, events: &[EpollEvent]) -> Result<(), End> {
+        self.clock.look();
+        self.eaten.clear();
+        self.unpark();
+        // Who comes to the admin socket meanwhile is told of in the next round, or has a turn in this one.
+        let mut operator = events.iter().any(|event| event.data() & CLASS == ADMIN);
+        for (n, event) in events.iter().enumerate() {
+            if n > 0 {
+                self.clock.look();
+                operator |= n % BEFORE_OPERATOR == 0;
+            }
+            if std::mem::take(&mut operator) {
+                self.serve_operator();
+            }
+            self.handle(event.data(), event.events())?;
+        }
+        self.commit();
+        self.pass_time()?;
+        self.commit();
+        Ok(())
     }
 
     /// Until the next thing is due.

@@ -15,6 +15,7 @@ use crate::day::Day;
 use crate::limits::Meter;
 use crate::principal::{Principal, User};
 use crate::reply::hex;
+use crate::table::Table;
 
 /// How long an ended session is remembered, so that its next use is told `Session expired`. Milliseconds.
 const REMEMBERED: u64 = 3_600_000;
@@ -151,9 +152,9 @@ pub enum Denial {
 pub struct Sessions {
     all: HashMap<TokenHash, Session>,
     /// Per starter, by last use: the first is the least recently used.
-    by_use: HashMap<Principal, BTreeMap<u64, TokenHash>>,
+    by_use: Table<Principal, BTreeMap<u64, TokenHash>>,
     by_end: BTreeSet<(u64, TokenHash)>,
-    by_user: HashMap<User, usize>,
+    by_user: Table<User, usize>,
     uses: u64,
 }
 

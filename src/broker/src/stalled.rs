@@ -1,10 +1,11 @@
 //! Errands that wait for a key: whoever waits has its turn, uid by uid, in it principal by principal, in it class by class,
 //! so that nobody's junk keeps another's message waiting, nor one's own notes.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use crate::budgets::Class;
 use crate::principal::{Principal, User};
+use crate::table::Table;
 
 /// How many may wait.
 #[derive(Clone, Copy, Debug)]
@@ -27,11 +28,11 @@ impl Room {
 
 /// Jobs `J` of those who wait.
 pub struct Stalled<J> {
-    lines: HashMap<(Principal, Class), VecDeque<J>>,
+    lines: Table<(Principal, Class), VecDeque<J>>,
     /// When each that waits last had a turn; whoever begins to wait counts as served then.
-    users: HashMap<User, Waiting>,
-    principals: HashMap<Principal, Waiting>,
-    classes: HashMap<(Principal, Class), u64>,
+    users: Table<User, Waiting>,
+    principals: Table<Principal, Waiting>,
+    classes: Table<(Principal, Class), u64>,
     waiting: usize,
     tick: u64,
 }
@@ -46,10 +47,10 @@ struct Waiting {
 impl<J> Default for Stalled<J> {
     fn default() -> Self {
         Stalled {
-            lines: HashMap::new(),
-            users: HashMap::new(),
-            principals: HashMap::new(),
-            classes: HashMap::new(),
+            lines: Table::default(),
+            users: Table::default(),
+            principals: Table::default(),
+            classes: Table::default(),
             waiting: 0,
             tick: 0,
         }

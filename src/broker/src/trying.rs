@@ -5,11 +5,11 @@
 //! restart the ECDH holder's own ceiling still holds.
 
 use std::cell::Cell;
-use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::limits::{MINUTE, Meter};
 use crate::principal::Principal;
+use crate::table::Table;
 
 /// How many may fail, and what goes on when as many have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,10 +46,10 @@ impl Tries {
 /// How many are being opened, and how many have failed.
 #[derive(Default)]
 pub struct Trying {
-    own: HashMap<Principal, Tries>,
-    all: HashMap<u16, Tries>,
+    own: Table<Principal, Tries>,
+    all: Table<u16, Tries>,
     /// When a socket may next have one tried that may not fail (CLOCK_BOOTTIME, ms).
-    next: HashMap<u16, u64>,
+    next: Table<u16, u64>,
 }
 
 impl Trying {

@@ -16,20 +16,22 @@ const DIGITS: &[u8; 16] = b"0123456789abcdef";
 /// Lower-case hex digits.
 pub fn hex(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        out.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        out.push(char::from(DIGITS[usize::from(byte & 15)]));
-    }
+    push_hex(&mut out, bytes);
     out
 }
 
-/// The same, in this room.
-pub fn hex_in<'a>(bytes: &[u8; 32], room: &'a mut [u8; 64]) -> &'a str {
+/// Appends them to a text.
+pub fn push_hex(out: &mut String, bytes: &[u8]) {
+    bytes.chunks(32).for_each(|part| out.push_str(hex_in(part, &mut [0; 64])));
+}
+
+/// Those of up to 32 bytes, in this room.
+pub fn hex_in<'a>(bytes: &[u8], room: &'a mut [u8; 64]) -> &'a str {
     for (pair, byte) in room.chunks_exact_mut(2).zip(bytes) {
         pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
     }
     // Digits only.
-    std::str::from_utf8(room).unwrap_or_default()
+    std::str::from_utf8(&room[..2 * bytes.len().min(32)]).unwrap_or_default()
 }
 
 /// Bytes of lower-case hex digits; `None` for anything else.

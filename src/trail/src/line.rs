@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::entry::Entry;
-use crate::hex;
+use crate::push_hex;
 
 /// What stands between a line's content and its link.
 const LINK: &str = ",\"chain\":\"";
@@ -71,7 +71,7 @@ impl Head {
             return out.truncate(start);
         }
         out.pop();
-        self.chain = link(&self.chain, &out[start..]);
+        relink(&mut self.chain, &out[start..]);
         [LINK, &self.chain, END, "\n"].iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
     }
 
@@ -81,7 +81,7 @@ impl Head {
         // Strings, numbers and lists of them: nothing that JSON could refuse.
         let mut text = serde_json::to_string(&Line { n: self.n, ms, boot_ms, entry }).unwrap_or_default();
         text.pop();
-        self.chain = link(&self.chain, text.as_bytes());
+        relink(&mut self.chain, text.as_bytes());
         text.extend([LINK, &self.chain, END, "\n"]);
         text
     }
@@ -114,7 +114,9 @@ impl<'a> Read<'a> {
 
     /// Whether it is what was written after the line with this link.
     pub fn continues(&self, before: &str) -> bool {
-        link(before, self.body) == self.chain
+        let mut chain = before.to_owned();
+        relink(&mut chain, self.body);
+        chain == self.chain
     }
 
     /// The end of the chain with this line.
@@ -123,8 +125,11 @@ impl<'a> Read<'a> {
     }
 }
 
-fn link(before: &str, body: &[u8]) -> String {
-    hex(&Sha256::new().chain_update(before).chain_update(body).finalize())
+/// The link of a line with this body takes the place of that of the line before.
+fn relink(chain: &mut String, body: &[u8]) {
+    let link = Sha256::new().chain_update(&*chain).chain_update(body).finalize();
+    chain.clear();
+    push_hex(chain, &link);
 }
 
 #[cfg(test)]

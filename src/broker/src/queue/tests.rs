@@ -141,7 +141,7 @@ proptest! {
         steps in proptest::collection::vec((0u32..3, 0u64..3, 0u8..4), 1..400),
     ) {
         let mut queues = Queues::default();
-        let mut passed: HashMap<Principal, usize> = HashMap::new();
+        let mut passed: Table<Principal, usize> = Table::default();
         for (id, (uid, cgroup, what)) in steps.into_iter().enumerate() {
             let who = of(uid, cgroup);
             match what {

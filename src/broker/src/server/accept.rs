@@ -12,7 +12,6 @@ use crate::connection::Connection;
 use crate::crowd::Stand;
 use crate::principal::Principal;
 use crate::reply::{Code, Error};
-use crate::sys;
 
 /// Connections accepted before those that are there have their turn.
 const BATCH: usize = 32;
@@ -33,7 +32,7 @@ impl<C: Clock> Server<C> {
                 }
             }
             let Some(Some(listener)) = self.listeners.get(index) else { return };
-            match sys::accept(listener) {
+            match listener.accept() {
                 // One a round: to look for another costs as much as being told of it, and most come alone. In a crowd somebody waits
                 // behind those that come, and is served the sooner the sooner they are through.
                 Ok(fd) if self.clients.len() < MANY => return self.identify(fd, index),
@@ -53,7 +52,8 @@ impl<C: Clock> Server<C> {
     /// Asks the kernel who connected, once; a peer that it cannot name is nobody's principal, and refused.
     fn identify(&mut self, fd: OwnedFd, index: usize) {
         let socket = u16::try_from(index).unwrap_or(u16::MAX);
-        match Principal::of(&fd, socket, self.with_cgroup, &mut self.last_peer) {
+        let Some(Some(listener)) = self.listeners.get_mut(index) else { return };
+        match listener.identify(&fd, socket, self.with_cgroup) {
             Ok(who) => self.welcome(fd, who),
             // Whoever connected has ended (EINVAL before Linux 6.16). Nobody reads a reply, and agents choose how many of
             // these there are: they are counted.
@@ -98,8 +98,13 @@ impl<C: Clock> Server<C> {
         let connection = Connection::new(fd, who, max_request, now.boot);
         let interest = Some(EpollFlags::EPOLLIN);
         self.clients.insert(id, Client { connection, interest, due: None, stand, charged: 0, behind: false });
-        // Most clients have sent their request by now.
-        self.client_ready(id, EpollFlags::EPOLLIN);
+        if self.clients.len() < MANY {
+            // Most clients have sent their request by now.
+            self.client_ready(id, EpollFlags::EPOLLIN);
+        } else {
+            // Those behind it first: epoll tells of its request in the next round.
+            self.file(id);
+        }
     }
 
     /// Which of a principal's connections gives way. One whose request has come meanwhile does not.

@@ -181,12 +181,12 @@ impl<C: Clock> Server<C> {
         };
         match done {
             Ok(line) => {
-                self.answer(id, &line);
+                self.answer(id, line);
                 self.note_served();
             }
             Err(error) => {
                 self.note_order(id, &order, Some(&error), &error.text, now);
-                self.answer(id, &error.line());
+                self.answer(id, error.line());
             }
         }
     }

@@ -46,7 +46,8 @@ impl<C: Clock> Server<C> {
         // Both, whatever the first one says.
         let (kept, logged) = (self.journal.has_all() & self.can_keep(now), self.can_log(now));
         let mut asked = Vec::new();
-        for Asking { canonical, id, job } in std::mem::take(&mut self.asking) {
+        let mut all = std::mem::take(&mut self.asking);
+        for Asking { canonical, id, job } in all.drain(..) {
             let account = job.account;
             let gate = self.gates.get_mut(account).and_then(Option::as_mut);
             if let Some(gate) = gate.filter(|_| kept && logged) {
@@ -61,6 +62,10 @@ impl<C: Clock> Server<C> {
             let client = job.client;
             self.unsigned(job, if kept { not_logged() } else { journal_lacking() }, now);
             self.advance(client);
+        }
+        if self.asking.is_empty() {
+            // Its room, for the next round.
+            self.asking = all;
         }
         for account in asked {
             // A gate that is gone shows in epoll as well: the loop ends there, with the reason.
@@ -104,7 +109,7 @@ impl<C: Clock> Server<C> {
     pub(super) fn unsigned(&mut self, job: Job, error: Error, now: Now) {
         let slot = match job.then {
             Then::Event { slot, .. } => slot,
-            Then::Operators { .. } => return self.answer(job.client, &error.line()),
+            Then::Operators { .. } => return self.answer(job.client, error.line()),
             Then::Seal(errand) => return self.sealed(*errand, Err(error), now),
         };
         self.give_back(*slot);
@@ -115,6 +120,6 @@ impl<C: Clock> Server<C> {
         let (method, token) = ("sign_event", job.token);
         let alert = Alert { method, verb, text: &error.text, kind, token, rank: Rank::Common };
         self.alert(usize::from(job.who.socket), &alert, now);
-        self.answer(job.client, &error.line());
+        self.answer(job.client, error.line());
     }
 }

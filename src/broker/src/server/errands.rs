@@ -140,14 +140,14 @@ impl<C: Clock> Server<C> {
                 let job = Job { client, who, account, kind: crate::nostr::nip59::SEAL, token, then, noted, weight: 0 };
                 self.ask_together(Asking { canonical: texts.canonical, id, job });
             }
-            (Step::Done(line), _) => {
+            (Step::Done(mut line), _) => {
                 if trip.method == Crypto::UnwrapGiftWrap
                     && let Err(refusal) = self.count_unwrapped(trip.who, true, now)
                 {
                     return self.turn_back(trip, refusal, now);
                 }
                 self.note_served();
-                self.answer(trip.client, &line);
+                self.answer(trip.client, std::mem::take(&mut *line));
             }
             // A step that has another after it always comes with who takes it.
             (Step::Agree(_) | Step::Sign(_), None) => {}
@@ -206,7 +206,7 @@ impl<C: Clock> Server<C> {
             Ok(()) => self.end_trip(&trip, &error, rank, now),
             Err(limit) if forged => {
                 self.tell_alert(&trip, &error, rank, now);
-                self.answer(trip.client, &limit.line());
+                self.answer(trip.client, limit.line());
             }
             Err(limit) => self.end_trip(&trip, &limit, rank, now),
         }
@@ -230,7 +230,7 @@ impl<C: Clock> Server<C> {
 
     fn end_trip(&mut self, trip: &Trip, error: &Error, rank: Rank, now: Now) {
         self.tell_alert(trip, error, rank, now);
-        self.answer(trip.client, &error.line());
+        self.answer(trip.client, error.line());
     }
 
     fn tell_alert(&mut self, trip: &Trip, error: &Error, rank: Rank, now: Now) {

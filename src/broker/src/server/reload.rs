@@ -18,6 +18,7 @@ use crate::alert::AlertLog;
 use crate::clock::Clock;
 use crate::connection::State;
 use crate::gate::Gate;
+use crate::listener::Listener;
 use crate::reply::{Code, Error};
 use crate::request::Call;
 
@@ -209,7 +210,7 @@ impl<C: Clock> Server<C> {
                     let event = EpollEvent::new(EpollFlags::EPOLLIN, LISTENER | i as u64);
                     self.epoll.add(&listener, event).map_err(|e| format!("epoll_ctl: {e}"))?;
                 }
-                self.listeners[i] = Some(listener);
+                self.listeners[i] = Some(Listener::new(listener));
             }
         }
         for (i, _) in policy.accounts.iter().enumerate().filter(|(_, account)| account.name.is_empty()) {

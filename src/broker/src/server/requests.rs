@@ -94,7 +94,7 @@ impl<C: Clock> Server<C> {
         let now = self.clock.now();
         let Some(client) = self.clients.get_mut(&id) else { return };
         client.connection.last |= last;
-        client.connection.reply(&error.line());
+        client.connection.reply(error.line());
         let who = client.connection.who;
         let socket = usize::from(who.socket);
         self.note_turned_away(socket, Some(who), "request", &error, now);
@@ -123,7 +123,7 @@ impl<C: Clock> Server<C> {
         let behind = self.queues.is_busy(who);
         match self.consult(&call, who, behind, now) {
             Verdict::Answer(answer) => {
-                self.answered(id, &call, &answer, now);
+                self.answered(id, &call, answer, now);
                 self.note_served();
             }
             Verdict::Refused(refusal) => self.refused(id, &call, refusal, now),
@@ -217,7 +217,7 @@ impl<C: Clock> Server<C> {
             }
             // Only signatures wait.
             Verdict::Errand(spent) => self.set_out(id, &call, spent),
-            Verdict::Answer(answer) => self.answered(id, &call, &answer, now),
+            Verdict::Answer(answer) => self.answered(id, &call, answer, now),
             Verdict::Refused(refusal) | Verdict::Limited(refusal, _) => self.refused(id, &call, refusal, now),
         }
         self.queues.leave(who, id);
@@ -303,10 +303,10 @@ impl<C: Clock> Server<C> {
             if job.who.is_operator() { outcome.map_err(|error| self.advised(error, status, &job)) } else { outcome };
         match (job.then, outcome) {
             (then, Err(error)) => self.unsigned(Job { then, ..job }, error, now),
-            (Then::Operators { unsigned }, Ok(())) => self.answer(client, &reply::signed(&unsigned, &id, &signature)),
+            (Then::Operators { unsigned }, Ok(())) => self.answer(client, reply::signed(&unsigned, &id, &signature)),
             (Then::Event { unsigned, .. }, Ok(())) => {
                 self.note_served();
-                self.answer(client, &reply::signed(&unsigned, &id, &signature));
+                self.answer(client, reply::signed(&unsigned, &id, &signature));
             }
             (Then::Seal(errand), Ok(())) => self.sealed(*errand, Ok((id, signature)), now),
         }
@@ -364,22 +364,22 @@ impl<C: Clock> Server<C> {
         let (text, rank) = (refusal.alert.as_deref().unwrap_or(&refusal.error.text), refusal.rank);
         let alert = Alert { method: call.method.name(), verb, text, kind, token, rank };
         self.alert(usize::from(who.socket), &alert, now);
-        self.answer(id, &refusal.error.line());
+        self.answer(id, refusal.error.line());
     }
 
-    fn answered(&mut self, id: u64, call: &Call, answer: &policy::Answer, now: Now) {
+    fn answered(&mut self, id: u64, call: &Call, answer: policy::Answer, now: Now) {
         let Some(who) = self.clients.get(&id).map(|c| c.connection.who) else { return };
-        self.note_answered(who, call, answer, now);
+        self.note_answered(who, call, &answer, now);
         if let Some(text) = &answer.alert {
             let (kind, token) = facts(call);
             let alert = Alert { method: call.method.name(), verb: "rejected", text, kind, token, rank: Rank::Foreign };
             self.alert(usize::from(who.socket), &alert, now);
         }
-        self.answer(id, &answer.line);
+        self.answer(id, answer.line);
     }
 
     /// Starts a reply, if the client is still there.
-    pub(super) fn answer(&mut self, id: u64, line: &str) {
+    pub(super) fn answer(&mut self, id: u64, line: String) {
         let now = self.clock.now().boot;
         if let Some(client) = self.clients.get_mut(&id) {
             client.connection.heard = now;
