@@ -6,6 +6,7 @@ mod admin;
 mod adopt;
 mod agent;
 mod audit;
+mod child;
 mod cli;
 mod doctor;
 mod key;

@@ -4,12 +4,17 @@
 use super::ask::{self, Answer};
 use super::found::{self, Account, Thing};
 use super::texts;
+use crate::child;
 use crate::key::Means;
-use crate::key::adopted::{Carried, Step};
+use crate::key::adopted::{Carried, PATIENCE, Step};
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// How long systemctl may wait for units: a service has 90 s to start or stop unless its unit says otherwise.
+const UNITS: Duration = Duration::from_secs(300);
 
 /// What applying and undoing do, and ask before they do it. Each deed fails whole, with what to say, or is done; in the tests another
 /// host stands in, on which each can be made to fail.
@@ -73,7 +78,7 @@ impl Host for Here<'_> {
     fn check(&self, config: &str) -> Result<(), String> {
         let path = Path::new("/run/nsecd-adopt.toml");
         texts::put(path, config, 0o644)?;
-        let checked = output(program("nsecd").arg("--check").arg(path)).map(drop);
+        let checked = output(program("nsecd").arg("--check").arg(path), PATIENCE).map(drop);
         let _ = fs::remove_file(path);
         checked
     }
@@ -83,14 +88,14 @@ impl Host for Here<'_> {
     }
 
     fn pubkey(&self, account: &Account, socket: &Path) -> Result<String, String> {
-        let said = output(itself(account).args(["pubkey", "--socket"]).arg(socket))?;
+        let said = output(itself(account).args(["pubkey", "--socket"]).arg(socket), PATIENCE)?;
         let reply: serde_json::Value = serde_json::from_str(&said).map_err(|e| format!("{}: {e}", socket.display()))?;
         Ok(reply["pubkey"].as_str().unwrap_or_default().to_owned())
     }
 
     fn doctor(&self) -> String {
-        match program("/proc/self/exe").args(["doctor", "--config", texts::CONFIG]).output() {
-            Ok(output) => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+        match child::run(program("/proc/self/exe").args(["doctor", "--config", texts::CONFIG]), PATIENCE) {
+            Ok((_, stdout, _)) => String::from_utf8_lossy(&stdout).trim().to_owned(),
             Err(e) => format!("it cannot be run: {e}"),
         }
     }
@@ -155,7 +160,7 @@ impl Host for Here<'_> {
     }
 
     fn link(&self, link: &Path, to: &Path) -> Result<(), String> {
-        output(program("ln").arg("-sfT").arg(to).arg(link)).map(drop)
+        output(program("ln").arg("-sfT").arg(to).arg(link), PATIENCE).map(drop)
     }
 }
 
@@ -172,9 +177,9 @@ fn becoming<'a>(command: &'a mut Command, account: &Account) -> &'a mut Command 
     command.uid(account.uid).gid(account.gid).env("HOME", &account.home).env("XDG_RUNTIME_DIR", account.runtime())
 }
 
-fn output(command: &mut Command) -> Result<String, String> {
+fn output(command: &mut Command, within: Duration) -> Result<String, String> {
     let shown = shown(command);
-    let Output { status, stdout, stderr } = command.output().map_err(|e| format!("{shown}: {e}"))?;
+    let (status, stdout, stderr) = child::run(command, within).map_err(|e| format!("{shown}: {e}"))?;
     let words = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     match status.success() {
         true => Ok(words(&stdout)),
@@ -192,7 +197,7 @@ fn shown(command: &Command) -> String {
 /// # Errors
 /// What it says.
 pub(super) fn systemctl(arguments: &[&str]) -> Result<String, String> {
-    output(program("systemctl").args(arguments))
+    output(program("systemctl").args(arguments), UNITS)
 }
 
 /// `systemctl --user …` of the user's manager.
@@ -200,7 +205,7 @@ pub(super) fn systemctl(arguments: &[&str]) -> Result<String, String> {
 /// # Errors
 /// What it says.
 pub(super) fn systemctl_of(account: &Account, arguments: &[&str]) -> Result<String, String> {
-    output(becoming(&mut program("systemctl"), account).arg("--user").args(arguments))
+    output(becoming(&mut program("systemctl"), account).arg("--user").args(arguments), UNITS)
 }
 
 /// This program, as the user.
@@ -222,8 +227,8 @@ fn stepping(account: &Account, step: &Step) -> Command {
 /// # Errors
 /// What it said.
 pub(super) fn step(account: &Account, step: &Step) -> Result<String, String> {
-    let Output { status, stdout, stderr } =
-        stepping(account, step).output().map_err(|e| format!("starting nsecctl as {}: {e}", account.name))?;
+    let (status, stdout, stderr) = child::run(&mut stepping(account, step), PATIENCE)
+        .map_err(|e| format!("running nsecctl as {}: {e}", account.name))?;
     let why = String::from_utf8_lossy(&stderr).trim().trim_start_matches("nsecctl: ").to_owned();
     if status.success() { Ok(String::from_utf8_lossy(&stdout).into_owned()) } else { Err(why) }
 }

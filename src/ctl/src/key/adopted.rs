@@ -7,14 +7,18 @@ use super::memory::{Locked, conceal};
 use super::place::{Means, Place};
 use super::secret::Secret;
 use super::{Fault, store};
+use crate::child::{Bounded, Keeps};
 use linux_keyutils::{KeyRing, KeyRingIdentifier, KeyType};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// The default account's key, in the order in which the reference daemon looks.
 pub(crate) const DEFAULT: [&str; 3] = ["nsec", "wn_nsec", "nostr-nsec"];
+/// How long nsecctl may take as another user, who can stop it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// Before another account's name.
 pub(crate) const ACCOUNT: &str = "nostr:";
 
@@ -117,10 +121,8 @@ impl Carried {
     /// There is none, or it is no key.
     pub fn taken(command: &mut Command) -> Result<Carried, String> {
         conceal().map_err(|e| format!("this process cannot be kept from leaving a core: {e}"))?;
-        let mut child = started(command.stdout(Stdio::piped()))?;
-        let key = child.stdout.take().map_or_else(|| Ok(Locked::new(1)), Locked::read);
-        ended(child)?;
-        let key = key.map_err(|e| format!("reading the key from the pipe: {e}"))?;
+        let mut key = Locked::empty();
+        ended(started(command.stdout(Stdio::piped()))?, &mut key)?;
         Secret::of_text(key.bytes()).map(Carried).map_err(said)
     }
 
@@ -168,11 +170,11 @@ impl Carried {
     /// It was not taken.
     pub fn given_to(&self, command: &mut Command) -> Result<(), String> {
         let mut child = started(command.stdin(Stdio::piped()).stdout(Stdio::null()))?;
-        if let Some(mut pipe) = child.stdin.take() {
+        if let Some(mut pipe) = child.child.stdin.take() {
             // Where it fails the child says why.
             let _ = pipe.write_all(self.0.nsec().bytes());
         }
-        ended(child)
+        ended(child, &mut Vec::new())
     }
 }
 
@@ -180,12 +182,12 @@ fn there(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok()
 }
 
-fn started(command: &mut Command) -> Result<Child, String> {
-    command.stderr(Stdio::piped()).spawn().map_err(|e| format!("starting nsecctl as that user: {e}"))
+fn started(command: &mut Command) -> Result<Bounded, String> {
+    Bounded::start(command, PATIENCE).map_err(|e| format!("starting nsecctl as that user: {e}"))
 }
 
-fn ended(child: Child) -> Result<(), String> {
-    let output = child.wait_with_output().map_err(|e| format!("waiting for nsecctl: {e}"))?;
-    let why = String::from_utf8_lossy(&output.stderr).trim().trim_start_matches("nsecctl: ").to_owned();
-    if output.status.success() { Ok(()) } else { Err(why) }
+fn ended(child: Bounded, out: &mut dyn Keeps) -> Result<(), String> {
+    let (status, err) = child.finish(out).map_err(|e| format!("nsecctl as that user: {e}"))?;
+    let why = String::from_utf8_lossy(&err).trim().trim_start_matches("nsecctl: ").to_owned();
+    if status.success() { Ok(()) } else { Err(why) }
 }

@@ -1,9 +1,10 @@
 //! Memory for keys: locked, wiped, of a process that leaves no core. The only unsafe code of `nsecctl key`.
 
+use crate::child::Keeps;
 use nix::sys::prctl::set_dumpable;
 use nix::sys::resource::{Resource, setrlimit};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use zeroize::Zeroize;
 
 /// Bytes that a file or a pipe with a key may have.
@@ -34,18 +35,14 @@ impl Locked {
     /// # Errors
     /// It cannot be read, or is longer than any key's file.
     pub fn read(from: impl AsFd) -> io::Result<Locked> {
-        let mut all = Locked::new(MOST);
-        loop {
-            if all.filled == all.bytes.len() {
-                return Err(io::Error::other(format!("more than {MOST} bytes: no key has so many")));
-            }
-            match nix::unistd::read(&from, &mut all.bytes[all.filled..]) {
-                Ok(0) => return Ok(all),
-                Ok(count) => all.filled += count,
-                Err(nix::errno::Errno::EINTR) => {}
-                Err(e) => return Err(e.into()),
-            }
-        }
+        let mut all = Locked::empty();
+        while all.take(from.as_fd())? {}
+        Ok(all)
+    }
+
+    /// With room for any key's file.
+    pub fn empty() -> Locked {
+        Locked::new(MOST)
     }
 
     /// Adds a byte; false: there is no room.
@@ -75,6 +72,23 @@ impl Locked {
         all.bytes[..bytes.len()].copy_from_slice(bytes);
         all.filled = bytes.len();
         all
+    }
+}
+
+impl Keeps for Locked {
+    fn take(&mut self, from: BorrowedFd<'_>) -> io::Result<bool> {
+        if self.filled == self.bytes.len() {
+            return Err(io::Error::other(format!("more than {MOST} bytes: no key has so many")));
+        }
+        match nix::unistd::read(from, &mut self.bytes[self.filled..]) {
+            Ok(0) => Ok(false),
+            Ok(count) => {
+                self.filled += count;
+                Ok(true)
+            }
+            Err(nix::errno::Errno::EINTR) => Ok(true),
+            Err(e) => Err(e.into()),
+        }
     }
 }
 
