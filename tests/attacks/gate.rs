@@ -7,7 +7,7 @@
 //! continue the file before it, and with rows that are missing taken for none.
 
 use crate::support::role::Gate;
-use crate::support::{Dir, PUBLIC_KEY, not_root, process};
+use crate::support::{Dir, PUBLIC_KEY, not_root, process, sys};
 use nix::sys::socket::{ControlMessage, MsgFlags, Shutdown, sendmsg, shutdown};
 use sha2::{Digest, Sha256};
 use std::io::{IoSlice, Read, Write};
@@ -275,6 +275,25 @@ fn the_largest_event_is_hashed_whole_and_one_cut_short_is_not_forwarded() {
     shutdown(gate.broker.as_raw_fd(), Shutdown::Write).unwrap();
     assert_eq!(gate.forwarded(), None);
     assert_eq!(gate.role.child.wait().unwrap().code(), Some(0));
+}
+
+/// Of a packet longer than what the gate reads at a time the rest is lost: what comes next is taken for it, and what is hashed is what was
+/// looked at.
+#[test]
+fn of_a_packet_that_is_too_long_nothing_unseen_is_hashed() {
+    let dir = Dir::new(None);
+    let mut gate = Gate::start(&dir, "1", "any", "none");
+    let mut long = event(1_700_000_000, "1");
+    long.resize(20_000, b'x');
+    let frame = [&(long.len() as u32).to_be_bytes()[..], &long].concat();
+    let (read, lost) = frame.split_at(16 * 1024);
+    gate.broker.write_all(&frame).unwrap();
+    // The key-holder hears nothing before the rest is there.
+    let other = vec![b'y'; lost.len()];
+    assert!(sys::is_empty(&gate.holder));
+    gate.push(&other);
+    assert_eq!(gate.forwarded().unwrap()[..], Sha256::digest([&read[4..], &other].concat())[..]);
+    assert!(gate.reply().is_some());
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! (wire.md, Framing). This file finds the brace and nothing else: whether the text is JSON is [`json`](crate::json)'s
 //! question. It must never look at a byte twice, and never hold more than one request over the limit.
 
-use memchr::memchr3;
+use crate::run::run;
 
 /// Why bytes are no request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,9 +173,7 @@ impl Framer {
 
     /// Moves on while `pass` holds; the byte it stopped at, if there is one.
     fn skip(&mut self, pass: impl Fn(u8) -> bool) -> Option<&u8> {
-        let rest = &self.bytes[self.scan..];
-        let passed = rest.iter().position(|&b| !pass(b)).unwrap_or(rest.len());
-        self.scan += passed;
+        self.scan += run(&self.bytes[self.scan..], |b| !pass(b));
         self.bytes.get(self.scan)
     }
 
@@ -184,10 +182,13 @@ impl Framer {
         let State::Value { mut depth, mut string, mut escaped } = self.state else { return None };
         let limit = self.start.saturating_add(self.max).min(self.bytes.len());
         while self.scan < limit {
-            if string && !escaped {
-                // Most of a request is text: on to what may end it.
-                let text = &self.bytes[self.scan..limit];
-                self.scan += memchr3(b'"', b'\\', b'\n', text).unwrap_or(text.len());
+            if !escaped {
+                // On to what may change anything.
+                let rest = &self.bytes[self.scan..limit];
+                self.scan += match string {
+                    true => run(rest, |b| matches!(b, b'"' | b'\\' | b'\n')),
+                    false => run(rest, |b| matches!(b, b'"' | b'{' | b'}' | b'\n')),
+                };
                 if self.scan == limit {
                     break;
                 }

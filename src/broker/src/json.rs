@@ -10,6 +10,8 @@ use std::fmt;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 
+use crate::run::run;
+
 /// Values may be nested this deep; the outer object counts as one.
 pub const MAX_DEPTH: usize = 64;
 
@@ -112,8 +114,9 @@ pub fn write_string(out: &mut String, text: &str) {
     out.push('"');
     let mut rest = text;
     // Nearly all of a text goes as it is: a run at a time.
-    while let Some(at) = rest.bytes().position(|byte| byte < b' ' || matches!(byte, b'"' | b'\\')) {
-        let byte = rest.as_bytes()[at];
+    loop {
+        let at = run(rest.as_bytes(), |byte| byte < b' ' || matches!(byte, b'"' | b'\\'));
+        let Some(&byte) = rest.as_bytes().get(at) else { break };
         out.push_str(&rest[..at]);
         rest = &rest[at + 1..];
         let short = match byte {

@@ -42,6 +42,7 @@ pub mod reply;
 pub mod request;
 pub mod row;
 pub mod rules;
+mod run;
 pub mod server;
 pub mod session;
 mod shown;

@@ -77,7 +77,7 @@ impl Roles {
             *user = (uid != 0).then_some(Ids { uid, gid });
         }
         let candidates = std::iter::from_fn(|| number(&mut names));
-        let mut free = Free { candidates, used: running()?, taken: Vec::new(), reserved: Vec::new() };
+        let mut free = Free { candidates, used: None, taken: Vec::new(), reserved: Vec::new() };
         let [holder, gate, agreement, broker] = users;
         let _ = WRITERS.set([gate, agreement].into_iter().flatten().map(|ids| ids.uid).collect());
         for (role, user, slots) in [(USERS[0], holder, &mut roles.holders), (USERS[1], gate, &mut roles.gates)] {
@@ -115,7 +115,7 @@ impl Roles {
             ));
         }
         let candidates = DYNAMIC.filter(|id| is_free(*id, Names::Files));
-        let mut free = Free { candidates, used: running()?, taken: Vec::new(), reserved: Vec::new() };
+        let mut free = Free { candidates, used: None, taken: Vec::new(), reserved: Vec::new() };
         let mut ids = like;
         for (slot, role) in ids.iter_mut().zip(["nsecd-keyholder", "nsecd-gate"]).filter(|(ids, _)| dynamic(ids)) {
             *slot = Some(free.take(role)?);
@@ -160,7 +160,8 @@ fn is_free(id: u32, names: Names) -> bool {
 struct Free<C> {
     /// Uids that nobody has by name.
     candidates: C,
-    used: HashSet<u32>,
+    /// Those of running processes, once somebody needs one.
+    used: Option<HashSet<u32>>,
     taken: Vec<u32>,
     reserved: Vec<OwnedFd>,
 }
@@ -173,8 +174,13 @@ impl<C: Iterator<Item = u32>> Free<C> {
     }
 
     fn take(&mut self, role: &str) -> Result<Ids, Fault> {
+        let used = match self.used.take() {
+            Some(used) => used,
+            None => running()?,
+        };
+        let used = self.used.insert(used);
         for id in self.candidates.by_ref() {
-            if self.used.contains(&id) {
+            if used.contains(&id) {
                 continue;
             }
             if let Some(socket) = reserve(id)? {
@@ -248,7 +254,8 @@ mod tests {
 
     #[test]
     fn an_exhausted_range_is_an_error() {
-        let mut free = Free { candidates: DYNAMIC, used: DYNAMIC.collect(), taken: Vec::new(), reserved: Vec::new() };
+        let mut free =
+            Free { candidates: DYNAMIC, used: Some(DYNAMIC.collect()), taken: Vec::new(), reserved: Vec::new() };
         assert!(free.take("nsecd-gate").unwrap_err().to_string().contains("no free uid"));
     }
 }
