@@ -336,14 +336,21 @@ impl<C: Clock> Server<C> {
         let first = self.due.first().map_or(u64::MAX, |(due, _)| *due);
         // At rest nobody is tried.
         let waiting = self.queues.next().filter(|_| !self.is_at_rest()).unwrap_or(u64::MAX);
+        let drained = self.draining.unwrap_or(u64::MAX);
         let due =
-            first.min(waiting).min(self.agreements_due()).min(self.next_sweep).min(self.draining.unwrap_or(u64::MAX));
+            first.min(waiting).min(self.gates_due()).min(self.agreements_due()).min(self.next_sweep).min(drained);
         if due <= now {
             return EpollTimeout::ZERO;
         }
         // One more than the rest, since milliseconds are rounded down.
         let left = due.saturating_sub(now).saturating_add(1).min(60_000);
         EpollTimeout::try_from(i32::try_from(left).unwrap_or(60_000)).unwrap_or(EpollTimeout::ZERO)
+    }
+
+    /// When a gate that has something to answer would be taken for hung.
+    fn gates_due(&self) -> u64 {
+        let since = self.gates.iter().flatten().filter_map(Gate::waiting_since).min();
+        since.map_or(u64::MAX, |since| since.saturating_add(HUNG))
     }
 
     fn handle(&mut self, data: u64, events: EpollFlags) -> Result<(), End> {
@@ -598,16 +605,16 @@ impl<C: Clock> Server<C> {
             }
             self.end_patience();
         }
+        // A signature takes a hundred microseconds: a gate this late has stopped, and is replaced with us.
+        if now.boot >= self.gates_due() {
+            return Err("a gate does not answer".to_owned());
+        }
         if now.boot >= self.next_sweep {
             self.next_sweep = now.boot + SWEEP;
             self.engine.sweep(now);
             self.trying.sweep(now.boot);
             self.keep();
             self.decisions.sweep(now);
-            // A signature takes a hundred microseconds: a gate this late has stopped, and is replaced with us.
-            if self.gates.iter().flatten().filter_map(Gate::waiting_since).any(|since| now.boot >= since + HUNG) {
-                return Err("a gate does not answer".to_owned());
-            }
             for alerts in self.alerts.iter_mut().flatten() {
                 alerts.flush(now);
             }

@@ -312,6 +312,31 @@ fn who_leaves_makes_way_for_the_next_of_its_line() {
     assert!(bench.reply(stays).expect("a reply").get("event").is_some());
 }
 
+/// Checked: with a gate looked at in sweeps only, and with its time not among what is waited for, this fails.
+#[test]
+fn a_gate_that_has_stopped_is_taken_for_hung_ten_seconds_after_it_was_asked() {
+    let mut bench = Bench::new(|_| {});
+    bench.round();
+    bench.pass(5_000);
+    bench.sign(1, 1, "never answered");
+    bench.server.commit();
+    // Half-way comes a sweep, which is not the time.
+    bench.pass(9_999);
+    bench.round();
+    assert_eq!(bench.server.patience(), EpollTimeout::from(2_u8), "woken when it is due, and not by the next sweep");
+    bench.pass(1);
+    assert_eq!(bench.server.pass_time(), Err("a gate does not answer".to_owned()));
+}
+
+#[test]
+fn where_no_gate_has_anything_to_answer_nobody_is_woken_before_the_next_sweep() {
+    let mut bench = Bench::new(|_| {});
+    bench.sign(1, 1, "answered");
+    assert_eq!(bench.gate(SIGNED), ["answered"]);
+    bench.round();
+    assert_eq!(bench.server.patience(), EpollTimeout::from(10_001_u16));
+}
+
 /// Checked: with a broker that goes on without its line, and with one that keeps the slot, one of these two fails.
 #[test]
 fn where_the_decision_log_takes_no_line_nothing_is_asked_and_no_slot_is_used() {
