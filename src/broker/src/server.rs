@@ -337,8 +337,7 @@ impl<C: Clock> Server<C> {
         // At rest nobody is tried.
         let waiting = self.queues.next().filter(|_| !self.is_at_rest()).unwrap_or(u64::MAX);
         let drained = self.draining.unwrap_or(u64::MAX);
-        let due =
-            first.min(waiting).min(self.gates_due()).min(self.agreements_due()).min(self.next_sweep).min(drained);
+        let due = first.min(waiting).min(self.gates_due()).min(self.agreements_due()).min(self.next_sweep).min(drained);
         if due <= now {
             return EpollTimeout::ZERO;
         }

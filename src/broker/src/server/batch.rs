@@ -11,7 +11,7 @@ use crate::clock::{Clock, Now};
 use crate::reply::{Code, Error};
 
 /// Events that wait for each other at most: the gate could be at work on the first.
-const MOST: usize = 16;
+pub(super) const MOST: usize = 16;
 
 /// An event whose row and intent are to be written before its gate is asked.
 pub(super) struct Asking {

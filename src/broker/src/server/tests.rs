@@ -312,6 +312,36 @@ fn who_leaves_makes_way_for_the_next_of_its_line() {
     assert!(bench.reply(stays).expect("a reply").get("event").is_some());
 }
 
+/// A client sends two requests at once, the second while the first waits. When its turn comes nothing can be asked, as the
+/// sixteenth of a round is told at once: the second is then decided in the middle of the first one's turn.
+///
+/// Checked: where the first leaves its line only after it was asked for, it takes the second one's place, and this fails.
+#[test]
+fn what_was_sent_behind_a_request_that_waits_keeps_its_own_place() {
+    let mut bench = Bench::new(|s| {
+        (s.total, s.limits) = (None, Some(TOTAL));
+        s.tokenless_on_limit_wait = 60;
+    });
+    bench.sign(1, 1, "fill");
+    assert_eq!(bench.gate(SIGNED), ["fill"]);
+    let two = ["first", "second"]
+        .map(|text| format!(r#"{{"method":"sign_event","params":{{"kind":1,"content":"{text}"}}}}"#));
+    let id = bench.ask(1, 1, &two.join("\n"));
+    bench.sign(1, 1, "between");
+    bench.pass(9_999);
+    for n in 1..super::batch::MOST as u32 {
+        bench.sign(100 + n, 1, "of others");
+    }
+    bench.pass(1);
+    let gate = bench.server.gates[0].take();
+    bench.round();
+    bench.server.gates[0] = gate;
+    let reply = bench.reply(id).expect("the first one's");
+    assert_eq!(reply["code"], "unavailable", "{reply}");
+    assert_eq!(bench.gate(SIGNED), ["second"]);
+    assert_eq!(bench.reply(id).expect("the second one's")["event"]["content"], "second");
+}
+
 /// Checked: with a gate looked at in sweeps only, and with its time not among what is waited for, this fails.
 #[test]
 fn a_gate_that_has_stopped_is_taken_for_hung_ten_seconds_after_it_was_asked() {
