@@ -60,7 +60,12 @@ impl<C: Clock> Server<C> {
             self.decisions.not_asked(job.noted, now);
             self.come_back(&job);
             let client = job.client;
-            self.unsigned(job, if kept { not_logged() } else { journal_lacking() }, now);
+            let error = match (kept, logged) {
+                (false, _) => journal_lacking(),
+                (true, false) => not_logged(),
+                (true, true) => no_gate(),
+            };
+            self.unsigned(job, error, now);
             self.advance(client);
         }
         if self.asking.is_empty() {
@@ -122,4 +127,9 @@ impl<C: Clock> Server<C> {
         self.alert(usize::from(job.who.socket), &alert, now);
         self.answer(job.client, error.line());
     }
+}
+
+/// What a client is told whose account has no gate.
+fn no_gate() -> Error {
+    Error::new(Code::Unavailable, "Signing is unavailable: the account's gate is not there; try again in a few seconds")
 }

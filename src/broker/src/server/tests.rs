@@ -427,6 +427,20 @@ fn is_empty(stream: &UnixStream) -> bool {
     recv(stream.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK) == Err(Errno::EAGAIN)
 }
 
+/// Checked: with one text for both, this fails.
+#[test]
+fn an_event_that_no_gate_is_there_for_is_refused_for_that_reason() {
+    let mut bench = Bench::new(|_| {});
+    let gate = bench.server.gates[0].take();
+    let id = bench.sign(1, 1, "refused");
+    let reply = bench.reply(id).expect("a reply");
+    let text = reply["error"].as_str().expect("a text");
+    assert!(text.contains("gate is not there") && !text.contains("log"), "{reply}");
+    bench.server.gates[0] = gate;
+    bench.sign(1, 1, "first");
+    assert_eq!(bench.gate(SIGNED), ["first"], "the one slot was given back");
+}
+
 /// A log that is full when a line is to be written, and not before.
 #[test]
 fn an_intent_that_finds_no_room_is_refused_gives_its_slot_back_and_asks_nobody() {
