@@ -2,7 +2,7 @@
 //!
 //! Nothing in a request can name or change a principal, and nothing here reads /proc, where a number may already belong
 //! to another process. The kernel's words are of the process that connected: a client that hands its connection to
-//! another process hands over its identity (threats.md B10).
+//! another process hands over its identity (SECURITY.md, B10).
 
 use std::fmt;
 use std::os::fd::OwnedFd;

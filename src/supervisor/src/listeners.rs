@@ -1,7 +1,7 @@
 //! The agents' sockets, and the operator's.
 //!
 //! Whatever lies at a socket's path and is not provably left by an nsecd that is gone stays there, and nsecd
-//! refuses to start (threats A16, B12, B30). A socket is never, not for a moment, open to more than its
+//! refuses to start (SECURITY.md, A16, B12, B30). A socket is never, not for a moment, open to more than its
 //! configured owner, group and mode (A18). At exit only our own are removed.
 
 use std::ffi::{OsStr, OsString};
