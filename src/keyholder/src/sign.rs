@@ -50,43 +50,4 @@ fn next(aux: &mut [u8; 32]) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-    use nsecd_sandbox::lock::Confinement;
-    use nsecd_vault::{STACK, Vault};
-
-    static DEEPEST: AtomicUsize = AtomicUsize::new(0);
-
-    /// Does `sign` on the vault's stack, which was wiped, and notes the lowest byte that it left.
-    extern "C" fn measured(data: &mut Data<Buffers>) -> bool {
-        let done = sign(data);
-        let end = (&raw const *data).cast::<u8>();
-        // SAFETY: bytes of the stack, which ends where the data begins, and of nothing else; they are mapped.
-        let clean = (0..STACK).take_while(|at| unsafe { end.sub(STACK - at).read_volatile() } == 0).count();
-        DEEPEST.store(STACK - clean, Relaxed);
-        done
-    }
-
-    /// The vault's stack is as small as it is because all of it is wiped after each use; below it is a guard page, so that a use that went deeper
-    /// would end the process and leave nothing. Printed with --nocapture.
-    ///
-    /// Checked: with a stack of one page this fails.
-    #[test]
-    fn a_signature_reaches_two_thirds_of_the_stack_at_most() {
-        let mut confinement = Confinement {
-            supervisor: 0,
-            ids: None,
-            highest_fd: 2,
-            connections: None,
-            writes_files: false,
-            filter: &[],
-            missing: 0,
-        };
-        let mut vault = Vault::open(&["0", "ephemeral"].map(String::from), Buffers::EMPTY, &mut confinement);
-        assert!(vault.run(measured));
-        let deepest = DEEPEST.load(Relaxed);
-        println!("{deepest} bytes of {STACK}");
-        assert!((1000..=STACK * 2 / 3).contains(&deepest), "{deepest} bytes of {STACK}");
-    }
-}
+mod tests;

@@ -210,41 +210,4 @@ extern "C" fn load<R>(data: &mut Data<R>) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-
-    static DEEPEST: AtomicUsize = AtomicUsize::new(0);
-
-    /// Loads a key on the stack, which was wiped, and notes the lowest byte that it left.
-    extern "C" fn measured(data: &mut Data<()>) -> bool {
-        let done = load(data);
-        let end = (&raw const *data).cast::<u8>();
-        // SAFETY: bytes of the stack, which ends where the data begins, and of nothing else; they are mapped.
-        let clean = (0..STACK).take_while(|at| unsafe { end.sub(STACK - at).read_volatile() } == 0).count();
-        DEEPEST.store(STACK - clean, Relaxed);
-        done
-    }
-
-    /// As for what the holders do with a key, in their own crates, which is deeper: with a stack of one page their tests fail, and this one
-    /// not yet. Printed with --nocapture.
-    #[test]
-    fn loading_a_key_reaches_two_thirds_of_the_stack_at_most() {
-        let mut confinement = Confinement {
-            supervisor: 0,
-            ids: None,
-            highest_fd: 2,
-            connections: None,
-            writes_files: false,
-            filter: &[],
-            missing: 0,
-        };
-        let mut vault = Vault::open(&["0", "ephemeral"].map(String::from), (), &mut confinement);
-        vault.data.text[..64].copy_from_slice(&[b'1'; 64]);
-        vault.data.length = 64;
-        assert!(vault.run(measured));
-        let deepest = DEEPEST.load(Relaxed);
-        println!("{deepest} bytes of {STACK}");
-        assert!((1000..=STACK * 2 / 3).contains(&deepest), "{deepest} bytes of {STACK}");
-    }
-}
+mod tests;
