@@ -13,10 +13,19 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Instant;
 
+static ORIGINAL: OnceLock<Dir> = OnceLock::new();
+
+/// What is static is not dropped.
+extern "C" fn remove_original() {
+    if let Some(dir) = ORIGINAL.get() {
+        let _ = fs::remove_dir_all(dir.path());
+    }
+}
+
 /// The state of an nsecd that has signed 4,430 events and made 24 agreements, with several rotations and two kills; stopped.
 fn original() -> &'static Dir {
-    static ONCE: OnceLock<Dir> = OnceLock::new();
-    ONCE.get_or_init(|| {
+    ORIGINAL.get_or_init(|| {
+        sys::at_exit(remove_original);
         let mut nsecd = Setup::new(OPEN).start();
         for round in 1..=4 {
             // More rows than a file has room for before it is full: the next start puts it aside.

@@ -77,6 +77,12 @@ pub fn adopt_orphans() {
     nix::sys::prctl::set_child_subreaper(true).unwrap();
 }
 
+/// Has this done when the process exits by itself.
+pub fn at_exit(deed: extern "C" fn()) {
+    // SAFETY: a function that is there for as long as the process.
+    assert_eq!(unsafe { libc::atexit(deed) }, 0);
+}
+
 /// The child dies with the thread that started it, whatever happens to the test.
 pub fn die_with_us(command: &mut Command) {
     // SAFETY: prctl and getppid are async-signal-safe and touch no memory of ours.
