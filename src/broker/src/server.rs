@@ -66,9 +66,11 @@ const DRAIN: u64 = 5_000;
 const BUFFER: usize = 64 * 1024;
 /// What one principal may have of a round, by the time that it takes others: bytes received, and three times the
 /// bytes parsed.
-const SHARE: usize = 256 * 1024;
+const SHARE: usize = 64 * 1024;
 /// Requests served from one connection before others have their turn.
 const TURN: usize = 16;
+/// Buffers of an oversized request that are discarded before others have theirs.
+const DISCARDS: usize = 2;
 
 /// What an epoll event is about: a class in the upper bits, an index or a connection's number below.
 const LISTENER: u64 = 1 << 56;
@@ -408,7 +410,7 @@ impl<C: Clock> Server<C> {
                 let mut turns = 0;
                 loop {
                     match client.connection.receive(&mut self.buffer, now.boot) {
-                        Input::Bytes(_) if turns < TURN => turns += 1,
+                        Input::Bytes(_) if turns < DISCARDS => turns += 1,
                         Input::Bytes(_) | Input::Nothing => break,
                         Input::End => return self.close(id),
                     }
