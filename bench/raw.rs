@@ -38,8 +38,8 @@ impl Signer {
         self.room.as_mut_ptr().cast()
     }
 
-    /// Signs an id that was not signed before, as a key-holder does: a processor that has learnt the branches of the same one
-    /// is faster by a tenth, which no daemon can be.
+    /// Signs an id that was not signed before, as a key-holder does: a processor learns the branches of one that comes again and
+    /// again, which no daemon's can.
     pub fn sign(&mut self) {
         if let Some(number) = self.next.first_chunk_mut() {
             *number = (u64::from_ne_bytes(*number) + 1).to_ne_bytes();

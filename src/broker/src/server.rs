@@ -66,7 +66,7 @@ const DRAIN: u64 = 5_000;
 const BUFFER: usize = 64 * 1024;
 /// What one principal may have of a round, by the time that it takes others: bytes received, and three times the
 /// bytes parsed.
-const SHARE: usize = 64 * 1024;
+const SHARE: usize = 96 * 1024;
 /// Requests served from one connection before others have their turn.
 const TURN: usize = 16;
 /// Buffers of an oversized request that are discarded before others have theirs.

@@ -131,7 +131,9 @@ impl Bench {
         id
     }
 
+    /// A round's first request.
     fn send(&mut self, id: u64, line: &str) {
+        self.server.eaten.clear();
         self.clients[id as usize].write_all(format!("{line}\n").as_bytes()).expect("room");
         self.server.client_ready(id, EpollFlags::EPOLLIN);
     }

@@ -12,6 +12,8 @@ pub(super) fn ask(bench: &mut Bench, operator: &mut UnixStream, line: &str) -> O
 }
 
 fn reply(bench: &mut Bench, operator: &mut UnixStream) -> Option<Value> {
+    // The operator too has a share of a round.
+    bench.round();
     bench.server.serve_operator();
     let mut text = Vec::new();
     let _ = operator.read_to_end(&mut text);
