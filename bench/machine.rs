@@ -48,3 +48,25 @@ pub fn describe(core: usize) -> String {
         load.split(' ').next().unwrap_or_default(),
     )
 }
+
+/// What a core has been through since the boot (proc_stat(5)). Hundredths of a second.
+#[derive(Clone, Copy)]
+pub struct Spent {
+    all: u64,
+    stolen: u64,
+}
+
+impl Spent {
+    /// So far.
+    pub fn by(core: usize) -> Spent {
+        let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("cpu{core} "))).unwrap_or_default();
+        let times: Vec<u64> = line.split_whitespace().take(8).filter_map(|time| time.parse().ok()).collect();
+        Spent { all: times.iter().sum(), stolen: times.get(7).copied().unwrap_or_default() }
+    }
+
+    /// What the host of a virtual machine has given to others since `before`, in per cent.
+    pub fn stolen_since(self, before: Spent) -> u64 {
+        100 * (self.stolen - before.stolen) / (self.all - before.all).max(1)
+    }
+}

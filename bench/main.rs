@@ -25,6 +25,7 @@ mod start;
 mod stats;
 mod subject;
 
+use machine::Spent;
 use options::{Options, Part};
 
 fn main() {
@@ -47,6 +48,7 @@ fn main() {
     machine::pin(&[options.core]);
     println!("{}", machine::describe(options.core));
     for part in &options.parts {
+        let before = Spent::by(options.core);
         match part {
             Part::Floor => floor::print(&options),
             Part::Latency => latency::print(&options),
@@ -55,6 +57,10 @@ fn main() {
             Part::Attacks => attacks::print(&options),
             Part::Start => start::print(&options),
             Part::Sessions => sessions::print(),
+        }
+        let stolen = Spent::by(options.core).stolen_since(before);
+        if stolen > 0 {
+            println!("\nMeanwhile the host took {stolen} % of the core's time: the longest times are its doing.");
         }
     }
 }
