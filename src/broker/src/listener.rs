@@ -4,7 +4,8 @@
 //! that of the connection before, since making one costs more than all the rest. That is so where both have the same number and the process
 //! still has not been reaped, which the kernel says as it answers: connections are accepted in the order in which they were made, so the one
 //! before was made first, and its process has had its number without a break from then until now. A number alone would be a guess: another
-//! process may have got it meanwhile. Must never keep a pidfd from one listening socket to another, which have no order between them.
+//! process may have got it meanwhile. Must never use a pidfd from one listening socket for another, which have no order between them, and
+//! never keep more than one: descriptors are counted.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -14,23 +15,21 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use crate::principal::Principal;
 use crate::sys;
 
-/// The process that made a connection: its number here and its pidfd.
-struct Peer {
+/// The process that made the connection that was accepted last: of which socket, its number here and its pidfd. To be forgotten when another
+/// listening socket gets that socket's number.
+pub struct Peer {
+    socket: u16,
     number: i32,
     process: OwnedFd,
 }
 
 /// A listening socket, non-blocking.
-pub struct Listener {
-    fd: OwnedFd,
-    /// Who made the connection that was accepted last.
-    last: Option<Peer>,
-}
+pub struct Listener(OwnedFd);
 
 impl Listener {
-    /// Nobody has connected yet.
+    /// This one.
     pub fn new(fd: OwnedFd) -> Listener {
-        Listener { fd, last: None }
+        Listener(fd)
     }
 
     /// The next connection.
@@ -38,29 +37,35 @@ impl Listener {
     /// # Errors
     /// accept4(2)'s. EAGAIN: there is none.
     pub fn accept(&self) -> nix::Result<OwnedFd> {
-        sys::accept(&self.fd)
+        sys::accept(&self.0)
     }
 
     /// Who made the connection that [`accept`](Listener::accept) has just returned: to be asked of each, before the next is accepted.
-    /// `socket`: this one's number; `with_cgroup`: what [`cgroups_are_told`](crate::principal::cgroups_are_told) found.
+    /// `socket`: this one's number; `with_cgroup`: what [`cgroups_are_told`](crate::principal::cgroups_are_told) found; `last`: who made
+    /// the connection that was accepted before, of whichever socket, whose place this one takes.
     ///
     /// # Errors
     /// The kernel's. ESRCH: the process that connected has ended. EREMOTE: it is outside our PID namespace.
-    pub fn identify(&mut self, connection: &OwnedFd, socket: u16, with_cgroup: bool) -> nix::Result<Principal> {
+    pub fn identify(
+        connection: &OwnedFd,
+        socket: u16,
+        with_cgroup: bool,
+        last: &mut Option<Peer>,
+    ) -> nix::Result<Principal> {
         let credentials = getsockopt(connection, PeerCredentials)?;
         let (number, uid) = (credentials.pid(), credentials.uid());
         if !with_cgroup {
             return Ok(Principal { socket, uid, cgroup: None });
         }
-        let known = match &self.last {
+        let known = match last {
             // 0: a process that has no number here.
-            Some(last) if last.number == number && number > 0 => sys::cgroup_of(&last.process),
+            Some(last) if (last.socket, last.number) == (socket, number) && number > 0 => sys::cgroup_of(&last.process),
             _ => Err(Errno::ESRCH),
         };
         let cgroup = known.or_else(|_| {
             let process = sys::peer_process(connection)?;
             let cgroup = sys::cgroup_of(&process);
-            self.last = Some(Peer { number, process });
+            *last = Some(Peer { socket, number, process });
             cgroup
         })?;
         Ok(Principal { socket, uid, cgroup: Some(cgroup) })
@@ -69,7 +74,7 @@ impl Listener {
 
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.0.as_fd()
     }
 }
 
@@ -87,14 +92,16 @@ mod tests {
         let told = cgroups_are_told().expect("yes or no");
         let name = format!("nsecd-listener-{}", std::process::id());
         let address = SocketAddr::from_abstract_name(name).expect("a name");
-        let mut listener = Listener::new(UnixListener::bind_addr(&address).expect("a listener").into());
-        let mut once = || {
+        let listener = Listener::new(UnixListener::bind_addr(&address).expect("a listener").into());
+        let mut last = None;
+        let mut once = |socket| {
             let _client = UnixStream::connect_addr(&address).expect("it listens");
             let connection = listener.accept().expect("one waits");
-            let who = listener.identify(&connection, 0, told).expect("we live");
-            (who, listener.last.as_ref().map(|last| last.process.as_raw_fd()))
+            let who = Listener::identify(&connection, socket, told, &mut last).expect("we live");
+            (who, last.as_ref().map(|last| last.process.as_raw_fd()))
         };
-        let (first, again) = (once(), once());
+        let (first, again, other) = (once(0), once(0), once(1));
         assert_eq!((first, first.0.cgroup.is_some()), (again, told));
+        assert!(!told || other.1 != again.1, "another socket has no order with this one");
     }
 }

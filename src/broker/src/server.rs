@@ -31,7 +31,7 @@ use crate::decisions::{DecisionLog, Noted};
 use crate::errand::Errand;
 use crate::gate::Gate;
 use crate::journal::Journal;
-use crate::listener::Listener;
+use crate::listener::{Listener, Peer};
 use crate::policy::{Engine, Slot};
 use crate::principal::Principal;
 use crate::queue::Queues;
@@ -177,6 +177,8 @@ pub struct Server<C: Clock> {
     parked: Vec<Option<(OwnedFd, Principal)>>,
     /// Whether the kernel tells a peer's cgroup.
     with_cgroup: bool,
+    /// The process that connected last.
+    last_peer: Option<Peer>,
     /// Connections refused since the last sweep because their process had ended.
     ended_before: u64,
     draining: Option<u64>,
@@ -281,6 +283,7 @@ impl<C: Clock> Server<C> {
             accepting: true,
             parked,
             with_cgroup,
+            last_peer: None,
             ended_before: 0,
             draining: None,
             since,
@@ -619,6 +622,8 @@ impl<C: Clock> Server<C> {
             for alerts in self.alerts.iter_mut().flatten() {
                 alerts.flush(now);
             }
+            // Descriptors may have been lacking, and be there again.
+            self.resume_operators();
             let ended = std::mem::take(&mut self.ended_before);
             if ended > 0 {
                 self.decisions.nameless("peer_ended", ended, now);

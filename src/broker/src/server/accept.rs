@@ -10,6 +10,7 @@ use crate::alert::{Alert, Rank};
 use crate::clock::Clock;
 use crate::connection::Connection;
 use crate::crowd::Stand;
+use crate::listener::Listener;
 use crate::principal::Principal;
 use crate::reply::{Code, Error};
 
@@ -52,8 +53,7 @@ impl<C: Clock> Server<C> {
     /// Asks the kernel who connected, once; a peer that it cannot name is nobody's principal, and refused.
     fn identify(&mut self, fd: OwnedFd, index: usize) {
         let socket = u16::try_from(index).unwrap_or(u16::MAX);
-        let Some(Some(listener)) = self.listeners.get_mut(index) else { return };
-        match listener.identify(&fd, socket, self.with_cgroup) {
+        match Listener::identify(&fd, socket, self.with_cgroup, &mut self.last_peer) {
             Ok(who) => self.welcome(fd, who),
             // Whoever connected has ended (EINVAL before Linux 6.16). Nobody reads a reply, and agents choose how many of
             // these there are: they are counted.

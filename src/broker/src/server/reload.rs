@@ -211,6 +211,8 @@ impl<C: Clock> Server<C> {
                     self.epoll.add(&listener, event).map_err(|e| format!("epoll_ctl: {e}"))?;
                 }
                 self.listeners[i] = Some(Listener::new(listener));
+                // It may have been of a socket that had this number.
+                self.last_peer = None;
             }
         }
         for (i, _) in policy.accounts.iter().enumerate().filter(|(_, account)| account.name.is_empty()) {

@@ -74,3 +74,18 @@ fn agents_that_hold_every_byte_leave_the_operator_his_own() {
     assert_eq!(bench.gate(SIGNED), ["y".repeat(100_000)]);
     assert!(reply(&mut bench, &mut operator).expect("a reply").get("event").is_some());
 }
+
+/// Without descriptors the operator's socket is left alone, and no connection of his may be there whose end would show that there are some.
+///
+/// Checked: without `resume_operators` in the sweep this fails.
+#[test]
+fn the_operator_is_accepted_again_at_the_sweep_after_descriptors_were_lacking() {
+    let mut bench = Bench::new(|_| {});
+    bench.round();
+    bench.server.stop_operators();
+    let mut operator = connect(&mut bench);
+    assert_eq!(ask(&mut bench, &mut operator, WHO), None, "control");
+    bench.pass(SWEEP);
+    bench.round();
+    assert!(reply(&mut bench, &mut operator).expect("at once").get("pubkey").is_some());
+}
