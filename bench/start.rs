@@ -6,15 +6,38 @@ use crate::subject::{self, CONFIG};
 use crate::support::Setup;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// For one start.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Starts in a run.
 const STARTS: usize = 5;
 
-/// From `spawn` to the first reply.
+/// From `spawn` to the first reply of a daemon that says when it is ready (sd_notify(3)): asked then, since asking again and again would take
+/// its core from it.
+fn reply_when_ready(setup: &mut Setup) -> (Duration, Child) {
+    let path = setup.dir.join("notify");
+    let notify = UnixDatagram::bind(&path).unwrap();
+    notify.set_read_timeout(Some(PATIENCE)).unwrap();
+    setup.command.env("NOTIFY_SOCKET", path);
+    let begun = Instant::now();
+    let child = setup.command.spawn().unwrap();
+    let mut message = [0; 4096];
+    loop {
+        let size = notify.recv(&mut message).expect("ready in time");
+        if message[..size].split(|byte| *byte == b'\n').any(|line| line == b"READY=1") {
+            break;
+        }
+    }
+    assert!(subject::served(&setup.socket));
+    (begun.elapsed(), child)
+}
+
+/// The same of any other: asked until it answers.
 fn first_reply(socket: &Path, spawn: impl FnOnce() -> Child) -> (Duration, Child) {
     let begun = Instant::now();
     let mut child = spawn();
@@ -38,7 +61,7 @@ pub fn print(options: &Options) {
             let mut setup = Setup::new(CONFIG);
             let log = std::fs::File::create(setup.dir.join("stderr")).unwrap();
             setup.command.stdout(Stdio::null()).stderr(log);
-            let (time, child) = first_reply(&setup.socket, || setup.command.spawn().unwrap());
+            let (time, child) = reply_when_ready(&mut setup);
             end(child);
             time
         })
