@@ -227,8 +227,6 @@ mod tests {
     }
 
     /// The kernel tells of the death before what was sent.
-    ///
-    /// Checked: where ECONNRESET ends it, this fails.
     #[test]
     fn what_a_gate_answered_before_it_died_is_taken_though_it_left_events_unread() {
         let (mut gate, peer) = pair();

@@ -76,8 +76,6 @@ fn agents_that_hold_every_byte_leave_the_operator_his_own() {
 }
 
 /// Without descriptors the operator's socket is left alone, and no connection of his may be there whose end would show that there are some.
-///
-/// Checked: without `resume_operators` in the sweep this fails.
 #[test]
 fn the_operator_is_accepted_again_at_the_sweep_after_descriptors_were_lacking() {
     let mut bench = Bench::new(|_| {});
