@@ -29,7 +29,6 @@ pub mod journal;
 pub mod json;
 pub mod ledger;
 pub mod limits;
-pub mod listener;
 pub mod nostr;
 mod operator_log;
 pub mod policy;

@@ -31,9 +31,8 @@ use crate::decisions::{DecisionLog, Noted};
 use crate::errand::Errand;
 use crate::gate::Gate;
 use crate::journal::Journal;
-use crate::listener::{Listener, Peer};
 use crate::policy::{Engine, Slot};
-use crate::principal::Principal;
+use crate::principal::{Peer, Principal};
 use crate::queue::Queues;
 use crate::reply::{Code, Error};
 use crate::stalled::{Room, Stalled};
@@ -139,7 +138,7 @@ pub struct Server<C: Clock> {
     journal: Journal,
     decisions: DecisionLog,
     /// `None`: the socket, or the account, is no more.
-    listeners: Vec<Option<Listener>>,
+    listeners: Vec<Option<OwnedFd>>,
     /// The admin socket, its connections and what they may take.
     desk: Desk,
     alerts: Vec<Option<AlertLog>>,
@@ -258,7 +257,7 @@ impl<C: Clock> Server<C> {
             journal: kept.journal,
             decisions: kept.decisions,
             desk,
-            listeners: files.listeners.into_iter().map(|fd| Some(Listener::new(fd))).collect(),
+            listeners: files.listeners.into_iter().map(Some).collect(),
             alerts: files.alerts.into_iter().map(Some).collect(),
             gates: files.gates.into_iter().map(|gate| Some(Gate::new(gate))).collect(),
             pipe: Pipe::new(files.policy),

@@ -10,9 +10,9 @@ use crate::alert::{Alert, Rank};
 use crate::clock::Clock;
 use crate::connection::Connection;
 use crate::crowd::Stand;
-use crate::listener::Listener;
 use crate::principal::Principal;
 use crate::reply::{Code, Error};
+use crate::sys;
 
 /// Connections accepted before those that are there have their turn.
 const BATCH: usize = 32;
@@ -33,7 +33,7 @@ impl<C: Clock> Server<C> {
                 }
             }
             let Some(Some(listener)) = self.listeners.get(index) else { return };
-            match listener.accept() {
+            match sys::accept(listener) {
                 // One a round: to look for another costs as much as being told of it, and most come alone. In a crowd somebody waits
                 // behind those that come, and is served the sooner the sooner they are through.
                 Ok(fd) if self.clients.len() < MANY => return self.identify(fd, index),
@@ -53,7 +53,7 @@ impl<C: Clock> Server<C> {
     /// Asks the kernel who connected, once; a peer that it cannot name is nobody's principal, and refused.
     fn identify(&mut self, fd: OwnedFd, index: usize) {
         let socket = u16::try_from(index).unwrap_or(u16::MAX);
-        match Listener::identify(&fd, socket, self.with_cgroup, &mut self.last_peer) {
+        match Principal::of(&fd, socket, self.with_cgroup, &mut self.last_peer) {
             Ok(who) => self.welcome(fd, who),
             // Whoever connected has ended (EINVAL before Linux 6.16). Nobody reads a reply, and agents choose how many of
             // these there are: they are counted.

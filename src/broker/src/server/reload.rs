@@ -18,7 +18,6 @@ use crate::alert::AlertLog;
 use crate::clock::Clock;
 use crate::connection::State;
 use crate::gate::Gate;
-use crate::listener::Listener;
 use crate::reply::{Code, Error};
 use crate::request::Call;
 
@@ -210,7 +209,7 @@ impl<C: Clock> Server<C> {
                     let event = EpollEvent::new(EpollFlags::EPOLLIN, LISTENER | i as u64);
                     self.epoll.add(&listener, event).map_err(|e| format!("epoll_ctl: {e}"))?;
                 }
-                self.listeners[i] = Some(Listener::new(listener));
+                self.listeners[i] = Some(listener);
                 // It may have been of a socket that had this number.
                 self.last_peer = None;
             }
