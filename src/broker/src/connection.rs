@@ -1,7 +1,8 @@
-//! One client: its bytes in, its one reply out, and what it is waiting for.
+//! One client: its bytes in, its replies out in the order of its requests, and what it is waiting for.
 //!
 //! Moves bytes and keeps times; never decides anything.
 
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -10,6 +11,10 @@ use nix::sys::socket::{MsgFlags, recv, send};
 use crate::frame::Framer;
 use crate::principal::Principal;
 use crate::request::Call;
+
+/// Replies that a connection may be owed at a time: so many of its events may be with the gate. More would gain little, and others' events
+/// wait behind them.
+const OWED: usize = 8;
 
 /// What a connection is doing.
 pub enum State {
@@ -20,9 +25,9 @@ pub enum State {
         /// The request.
         call: Box<Call>,
     },
-    /// Its event is with the gate.
+    /// Its event is with the gate; of an agent's own events several may be, and replies are owed.
     Signing {
-        /// Bytes of memory that the event holds.
+        /// Bytes of memory that the event holds, if no reply in turn is owed for it.
         weight: usize,
     },
     /// Its errand waits for a key: of the ECDH holder, or for its turn there.
@@ -49,6 +54,14 @@ pub enum Input {
     End,
 }
 
+/// The reply to a request behind which others have been decided, or to one of those.
+struct Owed {
+    /// Once it is known.
+    line: Option<String>,
+    /// Bytes of memory that the event holds.
+    weight: usize,
+}
+
 /// A client's connection.
 pub struct Connection {
     fd: OwnedFd,
@@ -70,6 +83,11 @@ pub struct Connection {
     pub began: Option<u64>,
     /// When a byte last came, or the connection last became idle.
     pub heard: u64,
+    /// A request that is decided when no reply is owed any more.
+    pub next: Option<Box<Call>>,
+    /// Replies to come, in the order of their requests, and how many there were before them.
+    owed: VecDeque<Owed>,
+    settled: u64,
     out: Vec<u8>,
     sent: usize,
 }
@@ -88,6 +106,9 @@ impl Connection {
             linger: false,
             began: None,
             heard: now,
+            next: None,
+            owed: VecDeque::new(),
+            settled: 0,
             out: Vec::new(),
             sent: 0,
         }
@@ -95,7 +116,22 @@ impl Connection {
 
     /// Whether it has sent nothing and is owed nothing.
     pub fn is_idle(&self) -> bool {
-        matches!(self.state, State::Reading) && self.began.is_none() && self.framer.is_empty()
+        matches!(self.state, State::Reading) && self.began.is_none() && !self.has_more()
+    }
+
+    /// Whether something has come that is not answered or passed over.
+    pub fn has_more(&self) -> bool {
+        self.next.is_some() || !self.framer.is_empty()
+    }
+
+    /// Whether a reply is owed that others have to wait for.
+    pub fn owes(&self) -> bool {
+        !self.owed.is_empty()
+    }
+
+    /// Whether a request may be decided though replies are owed to those before it.
+    pub fn looks_ahead(&self) -> bool {
+        self.owes() && self.owed.len() < OWED && self.next.is_none() && !self.last
     }
 
     /// Bytes of memory it holds.
@@ -105,7 +141,9 @@ impl Connection {
             State::Waiting { call } => call.weight(),
             _ => 0,
         };
-        self.framer.weight() + self.out.capacity() + event
+        let owed = self.owed.iter().map(|owed| owed.weight + owed.line.as_ref().map_or(0, String::capacity));
+        let next = self.next.as_ref().map_or(0, |call| call.weight());
+        self.framer.weight() + self.out.capacity() + event + next + owed.sum::<usize>()
     }
 
     /// Receives once into `buffer` and from there into the framer.
@@ -131,15 +169,47 @@ impl Connection {
         Input::End
     }
 
-    /// Starts a reply: one line.
+    /// Replies to the request that has just been taken: one line, behind what is owed.
     pub fn reply(&mut self, line: String) {
-        self.out = line.into_bytes();
-        self.out.push(b'\n');
-        self.sent = 0;
+        if self.owes() {
+            return self.owed.push_back(Owed { line: Some(line), weight: 0 });
+        }
+        self.put(line);
         self.state = State::Replying;
     }
 
-    /// Sends what the socket takes. True once the reply is out whole; an error if the client is gone.
+    /// The request that has just been taken has an event at the gate, which holds so much memory: the place of its reply.
+    pub fn owe(&mut self, weight: usize) -> u64 {
+        self.owed.push_back(Owed { line: None, weight });
+        self.state = State::Signing { weight: 0 };
+        self.settled + self.owed.len() as u64 - 1
+    }
+
+    /// The reply at that place: it goes out when all before it are known.
+    pub fn settle(&mut self, place: u64, line: String) {
+        let index = place.checked_sub(self.settled).and_then(|index| usize::try_from(index).ok());
+        let Some(owed) = index.and_then(|index| self.owed.get_mut(index)) else { return };
+        *owed = Owed { line: Some(line), weight: 0 };
+        while let Some(line) = self.owed.front_mut().and_then(|first| first.line.take()) {
+            self.owed.pop_front();
+            self.settled += 1;
+            self.put(line);
+        }
+        if !self.owes() {
+            self.state = State::Replying;
+        }
+    }
+
+    /// Appends a line to what is to be sent.
+    fn put(&mut self, line: String) {
+        match self.out.is_empty() {
+            true => self.out = line.into_bytes(),
+            false => self.out.extend_from_slice(line.as_bytes()),
+        }
+        self.out.push(b'\n');
+    }
+
+    /// Sends what the socket takes. True once what was put is out whole; an error if the client is gone.
     pub fn send(&mut self) -> Result<bool, Errno> {
         while self.sent < self.out.len() {
             match send(self.fd.as_raw_fd(), &self.out[self.sent..], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL) {
@@ -148,7 +218,7 @@ impl Connection {
                 Err(e) => return Err(e),
             }
         }
-        self.out = Vec::new();
+        (self.out, self.sent) = (Vec::new(), 0);
         Ok(true)
     }
 }
@@ -179,5 +249,35 @@ mod tests {
         assert!(matches!(connection.framer.next(false), Next::Request { .. }));
         assert_eq!(connection.framer.next(false), Next::More);
         assert!(connection.is_idle());
+    }
+
+    /// Events that could not be kept are refused before those that are with the gate are signed.
+    ///
+    /// Checked: with a reply put out at once in `settle`, this fails.
+    #[test]
+    fn replies_go_out_in_the_order_of_their_requests_whenever_they_come() {
+        let (ours, theirs) =
+            socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_NONBLOCK).expect("a pair");
+        let who = Principal { socket: 0, uid: 1, cgroup: None };
+        let mut connection = Connection::new(ours, who, 100, 0);
+        let sent = |connection: &mut Connection| {
+            assert_eq!(connection.send(), Ok(true));
+            let mut text = [0; 100];
+            let n = recv(theirs.as_raw_fd(), &mut text, MsgFlags::empty()).unwrap_or(0);
+            String::from_utf8_lossy(&text[..n]).into_owned()
+        };
+        let places: Vec<u64> = (0..3).map(|_| connection.owe(1000)).collect();
+        connection.reply("four".into());
+        connection.settle(places[1], "two".into());
+        assert_eq!((sent(&mut connection), connection.weight() >= 2000), (String::new(), true));
+        connection.settle(places[0], "one".into());
+        assert_eq!(sent(&mut connection), "one\ntwo\n");
+        assert!(matches!(connection.state, State::Signing { .. }));
+        connection.settle(places[2], "three".into());
+        assert!(matches!(connection.state, State::Replying));
+        assert_eq!((sent(&mut connection).as_str(), connection.weight()), ("three\nfour\n", 0));
+        // None of these is owed any more.
+        connection.settle(places[2], "again".into());
+        assert_eq!((connection.owe(0), sent(&mut connection)), (4, String::new()));
     }
 }

@@ -122,6 +122,8 @@ enum Then {
         slot: Box<Slot>,
         /// What the reply has of the event before its id and signature.
         unsigned: String,
+        /// The reply's place among those that its connection is owed.
+        place: u64,
     },
     /// The reply to the operator's own sign_event; what that has of the event, as above.
     Operators { unsigned: String },
@@ -429,9 +431,12 @@ impl<C: Clock> Server<C> {
             let who = client.connection.who;
             let (sated, ahead) = (self.is_sated(who), self.is_ahead(who));
             let on = match client.connection.state {
-                State::Reading if ahead && !client.connection.framer.is_empty() => return self.stay_behind(id),
-                State::Reading if sated && !client.connection.framer.is_empty() => return self.later(id),
+                State::Reading if ahead && client.connection.has_more() => return self.stay_behind(id),
+                State::Reading if sated && client.connection.has_more() => return self.later(id),
                 State::Reading => self.read(id),
+                // Called again when its replies come. For one that has hung up nothing more is begun.
+                State::Signing { .. } if !client.connection.looks_ahead() || client.interest.is_none() => false,
+                State::Signing { .. } if !ahead && !sated && self.is_open() => self.read(id),
                 State::Replying => self.write(id),
                 State::Waiting { .. } | State::Signing { .. } | State::Agreeing { .. } | State::Lingering { .. } => {
                     false
@@ -458,6 +463,11 @@ impl<C: Clock> Server<C> {
         self.eaten.get(&who) >= Some(&SHARE)
     }
 
+    /// Whether requests are decided as they come: neither is the end near, nor does everything wait for a new policy.
+    fn is_open(&self) -> bool {
+        self.draining.is_none() && !self.is_at_rest()
+    }
+
     /// Sends a reply's rest; true if the connection can go on.
     fn write(&mut self, id: u64) -> bool {
         let now = self.clock.now().boot;
@@ -465,7 +475,7 @@ impl<C: Clock> Server<C> {
         let connection = &mut client.connection;
         match connection.send() {
             Ok(false) => return false,
-            Ok(true) if connection.last => self.farewell(id, now),
+            Ok(true) if connection.last && connection.next.is_none() => self.farewell(id, now),
             Ok(true) => {
                 connection.state = State::Reading;
                 connection.began = None;
@@ -481,6 +491,15 @@ impl<C: Clock> Server<C> {
             Err(_) => self.close(id),
         }
         true
+    }
+
+    /// Sends replies whose turn has come to a connection that is owed more. Whether the client takes them shows with the last.
+    fn send_early(&mut self, id: u64) {
+        if let Some(client) = self.clients.get_mut(&id)
+            && client.connection.owes()
+        {
+            let _ = client.connection.send();
+        }
     }
 
     /// Closes after a last reply. What the client has sent meanwhile is taken first: closing over unread bytes

@@ -11,7 +11,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use super::batch::Asking;
 use super::decided::not_logged;
-use super::requests::random;
+use super::requests::{random, too_much_held};
 use super::{Client, Job, LISTENER, Server, Then};
 use crate::admin::{MAX_REQUEST, Order};
 use crate::clock::{Clock, Now};
@@ -230,8 +230,7 @@ impl<C: Clock> Server<C> {
         }
         let weight = 2 * canonical.len() + unsigned.len();
         if !self.afford(id, weight) {
-            let text = "Too many bytes held by requests in flight: try again later";
-            return Err(Error::new(Code::Unavailable, text));
+            return Err(too_much_held());
         }
         let event = Sha256::digest(&canonical).into();
         let wanted = Wanted {

@@ -104,16 +104,22 @@ impl<C: Clock> Server<C> {
             }
         };
         self.decisions.flush(now);
+        let mut clients: Vec<u64> = answers.iter().map(|answer| answer.job.client).collect();
         for answer in answers {
             self.signed(answer);
+        }
+        // Those who are owed more have their first replies now, together.
+        clients.dedup();
+        for id in clients {
+            self.send_early(id);
         }
         end
     }
 
     /// No signature comes of it: its client is told why, and others may have its slot.
     pub(super) fn unsigned(&mut self, job: Job, error: Error, now: Now) {
-        let slot = match job.then {
-            Then::Event { slot, .. } => slot,
+        let (slot, place) = match job.then {
+            Then::Event { slot, place, .. } => (slot, place),
             Then::Operators { .. } => return self.answer(job.client, error.line()),
             Then::Seal(errand) => return self.sealed(*errand, Err(error), now),
         };
@@ -125,7 +131,7 @@ impl<C: Clock> Server<C> {
         let (method, token) = ("sign_event", job.token);
         let alert = Alert { method, verb, text: &error.text, kind, token, rank: Rank::Common };
         self.alert(usize::from(job.who.socket), &alert, now);
-        self.answer(job.client, error.line());
+        self.settle(job.client, place, error.line());
     }
 }
 

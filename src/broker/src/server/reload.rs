@@ -12,13 +12,14 @@ use nix::sys::epoll::{EpollEvent, EpollFlags};
 use nsecd_policy::control::Control;
 use nsecd_policy::reload::Reload;
 
+use super::requests::too_much_held;
 use super::{End, GATE, LISTENER, Server};
 use crate::admin::Order;
 use crate::alert::AlertLog;
 use crate::clock::Clock;
 use crate::connection::State;
 use crate::gate::Gate;
-use crate::reply::{Code, Error};
+use crate::reply::Code;
 use crate::request::Call;
 
 /// The largest configuration: as at the start.
@@ -98,8 +99,7 @@ impl<C: Clock> Server<C> {
     /// Keeps a call until the rest is over.
     pub(super) fn hold(&mut self, id: u64, call: Call) {
         if !self.afford(id, call.weight()) {
-            let text = "Too many bytes held by requests in flight: try again later";
-            return self.refuse(id, Error::new(Code::Unavailable, text), false);
+            return self.refuse(id, too_much_held(), false);
         }
         if let (Some(rest), Some(client)) = (&mut self.resting, self.clients.get_mut(&id)) {
             client.connection.state = State::Waiting { call: Box::new(call) };

@@ -24,7 +24,11 @@ impl<C: Clock> Server<C> {
         let now = self.clock.now();
         let Some(client) = self.clients.get_mut(&id) else { return false };
         let connection = &mut client.connection;
-        let mut looked = connection.ended;
+        if let Some(call) = connection.next.take() {
+            self.decide(id, *call);
+            return true;
+        }
+        let (mut looked, owes) = (connection.ended, connection.owes());
         loop {
             match connection.framer.next(looked) {
                 Next::More if connection.ended => {
@@ -59,6 +63,9 @@ impl<C: Clock> Server<C> {
                     let call = request::parse(text);
                     connection.last = !keep_open;
                     match call {
+                        Ok(call) if owes && matches!(call.method, Method::Crypto { .. }) => {
+                            self.put_off(id, call);
+                        }
                         Ok(call) => self.decide(id, call),
                         Err(error) => self.refuse(id, error, false),
                     }
@@ -130,7 +137,23 @@ impl<C: Clock> Server<C> {
             Verdict::Sign(grant) => self.ask(id, &call, grant),
             Verdict::Errand(spent) => self.set_out(id, &call, spent),
             Verdict::Limited(refusal, 0) => self.refused(id, &call, refusal, now),
+            Verdict::Limited(..) if self.owes(id) => self.put_off(id, call),
             Verdict::Limited(refusal, seconds) => self.wait(id, call, refusal, seconds, now),
+        }
+    }
+
+    /// Whether replies are owed to those before a request.
+    fn owes(&self, id: u64) -> bool {
+        self.clients.get(&id).is_some_and(|client| client.connection.owes())
+    }
+
+    /// Keeps what may have to wait until all before it are answered: a connection waits for one thing at a time.
+    fn put_off(&mut self, id: u64, call: Call) {
+        if !self.afford(id, call.weight()) {
+            return self.refuse(id, too_much_held(), false);
+        }
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.connection.next = Some(Box::new(call));
         }
     }
 
@@ -261,8 +284,7 @@ impl<C: Clock> Server<C> {
         let weight = 2 * texts.canonical.len() + texts.unsigned.len();
         if !self.afford(id, weight) {
             self.give_back(slot);
-            let error = Error::new(Code::Unavailable, "Too many bytes held by requests in flight: try again later");
-            return self.refused(id, call, error.into(), self.clock.now());
+            return self.refused(id, call, too_much_held().into(), self.clock.now());
         }
         let Some(who) = self.clients.get(&id).map(|c| c.connection.who) else { return };
         let (kind, token) = facts(call);
@@ -284,10 +306,8 @@ impl<C: Clock> Server<C> {
             self.give_back(slot);
             return self.refused(id, call, not_logged().into(), now);
         };
-        if let Some(client) = self.clients.get_mut(&id) {
-            client.connection.state = State::Signing { weight };
-        }
-        let then = Then::Event { slot: Box::new(slot), unsigned };
+        let place = self.clients.get_mut(&id).map_or(0, |client| client.connection.owe(weight));
+        let then = Then::Event { slot: Box::new(slot), unsigned, place };
         let job = Job { client: id, who, account, kind, token, then, noted, weight: 0 };
         self.ask_together(Asking { canonical, id: event, job });
     }
@@ -304,9 +324,9 @@ impl<C: Clock> Server<C> {
         match (job.then, outcome) {
             (then, Err(error)) => self.unsigned(Job { then, ..job }, error, now),
             (Then::Operators { unsigned }, Ok(())) => self.answer(client, reply::signed(&unsigned, &id, &signature)),
-            (Then::Event { unsigned, .. }, Ok(())) => {
+            (Then::Event { unsigned, place, .. }, Ok(())) => {
                 self.note_served();
-                self.answer(client, reply::signed(&unsigned, &id, &signature));
+                self.settle(client, place, reply::signed(&unsigned, &id, &signature));
             }
             (Then::Seal(errand), Ok(())) => self.sealed(*errand, Ok((id, signature)), now),
         }
@@ -386,6 +406,20 @@ impl<C: Clock> Server<C> {
             client.connection.reply(line);
         }
     }
+
+    /// A reply that was owed, if the client is still there.
+    pub(super) fn settle(&mut self, id: u64, place: u64, line: String) {
+        let now = self.clock.now().boot;
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.connection.heard = now;
+            client.connection.settle(place, line);
+        }
+    }
+}
+
+/// What a client is told whose principal, or all together, hold too much.
+pub(super) fn too_much_held() -> Error {
+    Error::new(Code::Unavailable, "Too many bytes held by requests in flight: try again later")
 }
 
 /// What a client is told whose row could not be written.

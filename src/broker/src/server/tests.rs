@@ -31,6 +31,7 @@ use crate::row::Row;
 mod ahead;
 mod errands;
 mod operator;
+mod pipelined;
 mod reload;
 
 /// One slot in ten seconds for a whole socket.
