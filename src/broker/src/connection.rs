@@ -15,6 +15,8 @@ use crate::request::Call;
 /// Replies that a connection may be owed at a time: so many of its events may be with the gate. More would gain little, and others' events
 /// wait behind them.
 const OWED: usize = 8;
+/// Bytes that a client has not taken, from which on none of its requests is decided before all before it are answered and taken.
+const UNREAD: usize = 64 * 1024;
 
 /// What a connection is doing.
 pub enum State {
@@ -131,7 +133,8 @@ impl Connection {
 
     /// Whether a request may be decided though replies are owed to those before it.
     pub fn looks_ahead(&self) -> bool {
-        self.owes() && self.owed.len() < OWED && self.next.is_none() && !self.last
+        let room = self.owed.len() < OWED && self.out.len() - self.sent < UNREAD;
+        self.owes() && room && self.next.is_none() && !self.last
     }
 
     /// Bytes of memory it holds.

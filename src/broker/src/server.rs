@@ -99,6 +99,18 @@ struct Client {
     charged: usize,
     /// Whether it is put off until its principal has less at the gates.
     behind: bool,
+    /// Whether a request of its is being decided.
+    moving: bool,
+}
+
+/// Why a connection goes no further for now.
+enum Stop {
+    /// It waits for something.
+    Waits,
+    /// Others have their turn.
+    Later,
+    /// Its principal has enough at the gates.
+    Behind,
 }
 
 /// A signature under way: who asked, and what the reply needs.
@@ -426,13 +438,30 @@ impl<C: Clock> Server<C> {
 
     /// Takes a connection as far as it goes without waiting, then files it under what it waits for.
     fn advance(&mut self, id: u64) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        // While a request is decided, one before it may be answered: whoever is there goes on.
+        if std::mem::replace(&mut client.moving, true) {
+            return;
+        }
+        let stop = self.go_forward(id);
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.moving = false;
+        }
+        match stop {
+            Stop::Waits => self.file(id),
+            Stop::Later => self.later(id),
+            Stop::Behind => self.stay_behind(id),
+        }
+    }
+
+    fn go_forward(&mut self, id: u64) -> Stop {
         for _ in 0..TURN {
-            let Some(client) = self.clients.get(&id) else { return };
+            let Some(client) = self.clients.get(&id) else { return Stop::Waits };
             let who = client.connection.who;
             let (sated, ahead) = (self.is_sated(who), self.is_ahead(who));
             let on = match client.connection.state {
-                State::Reading if ahead && client.connection.has_more() => return self.stay_behind(id),
-                State::Reading if sated && client.connection.has_more() => return self.later(id),
+                State::Reading if ahead && client.connection.has_more() => return Stop::Behind,
+                State::Reading if sated && client.connection.has_more() => return Stop::Later,
                 State::Reading => self.read(id),
                 // Called again when its replies come. For one that has hung up nothing more is begun.
                 State::Signing { .. } if !client.connection.looks_ahead() || client.interest.is_none() => false,
@@ -443,10 +472,10 @@ impl<C: Clock> Server<C> {
                 }
             };
             if !on {
-                return self.file(id);
+                return Stop::Waits;
             }
         }
-        self.later(id);
+        Stop::Later
     }
 
     /// Others first: what is buffered here has no event of its own, so it is due at once, and nothing more is read.

@@ -97,7 +97,8 @@ impl<C: Clock> Server<C> {
         self.crowd.join(id, who, stand);
         let connection = Connection::new(fd, who, max_request, now.boot);
         let interest = Some(EpollFlags::EPOLLIN);
-        self.clients.insert(id, Client { connection, interest, due: None, stand, charged: 0, behind: false });
+        self.clients
+            .insert(id, Client { connection, interest, due: None, stand, charged: 0, behind: false, moving: false });
         if self.clients.len() < MANY {
             // Most clients have sent their request by now.
             self.client_ready(id, EpollFlags::EPOLLIN);

@@ -136,15 +136,17 @@ impl<C: Clock> Server<C> {
             Verdict::Refused(refusal) => self.refused(id, &call, refusal, now),
             Verdict::Sign(grant) => self.ask(id, &call, grant),
             Verdict::Errand(spent) => self.set_out(id, &call, spent),
-            Verdict::Limited(refusal, 0) => self.refused(id, &call, refusal, now),
+            // One before it may give its slot back.
             Verdict::Limited(..) if self.owes(id) => self.put_off(id, call),
+            Verdict::Limited(refusal, 0) => self.refused(id, &call, refusal, now),
             Verdict::Limited(refusal, seconds) => self.wait(id, call, refusal, seconds, now),
         }
     }
 
-    /// Whether replies are owed to those before a request.
+    /// Whether those before a request are not answered yet, or their replies not sent.
     fn owes(&self, id: u64) -> bool {
-        self.clients.get(&id).is_some_and(|client| client.connection.owes())
+        let owes = |connection: &Connection| connection.owes() || matches!(connection.state, State::Replying);
+        self.clients.get(&id).is_some_and(|client| owes(&client.connection))
     }
 
     /// Keeps what may have to wait until all before it are answered: a connection waits for one thing at a time.

@@ -18,20 +18,29 @@ impl Bench {
         self.ask(1, 1, &lines.join("\n"))
     }
 
-    /// The replies that a client has: of an event what it says, of a key or an encryption `done`, else the error's code; `None` behind the last.
-    fn replies(&mut self, id: u64) -> Vec<String> {
+    /// What a client has been sent.
+    fn taken(&mut self, id: u64) -> String {
         self.server.commit();
         let mut text = String::new();
         let _ = self.clients[id as usize].read_to_string(&mut text);
-        let replies = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
-        let what = |reply: Value| match (&reply["event"]["content"], &reply["code"]) {
-            (Value::String(content), _) => content.clone(),
-            (_, Value::String(code)) => code.clone(),
-            _ if reply.get("pubkey").or(reply.get("result")).is_some() => "done".into(),
-            _ => panic!("{reply}"),
-        };
-        replies.map(what).collect()
+        text
     }
+
+    /// The replies that it has.
+    fn replies(&mut self, id: u64) -> Vec<String> {
+        said(&self.taken(id))
+    }
+}
+
+/// What replies say: of an event its content, of a key or an encryption `done`, else the error's code.
+fn said(text: &str) -> Vec<String> {
+    let what = |reply: Value| match (&reply["event"]["content"], &reply["code"]) {
+        (Value::String(content), _) => content.clone(),
+        (_, Value::String(code)) => code.clone(),
+        _ if reply.get("pubkey").or(reply.get("result")).is_some() => "done".into(),
+        _ => panic!("{reply}"),
+    };
+    text.lines().map(|line| what(serde_json::from_str(line).expect("JSON"))).collect()
 }
 
 /// Checked: with `looks_ahead` never true, only "a" comes to the gate; with `reply` not queued behind what is owed, the key comes first.
@@ -143,4 +152,82 @@ fn nothing_more_is_begun_for_a_client_that_has_gone_and_its_place_is_free_in_the
     assert_eq!(bench.gate(SIGNED).len(), 0);
     assert!(!bench.server.clients.contains_key(&id));
     assert!(bench.server.ahead.is_empty());
+}
+
+/// A request is being decided: whoever waits on its socket comes first, is the sixteenth, and the gate is not there. So the event before it is
+/// answered, and its connection would go on with what is behind it.
+///
+/// Checked: with a connection taken forward while it is (`moving` in `advance`), the key comes before "b".
+#[test]
+fn nothing_behind_a_request_is_answered_while_that_is_decided() {
+    let mut bench = Bench::new(|s| {
+        (s.total, s.limits) = (None, Some(Limits { burst: 2, ..TOTAL }));
+        s.tokenless_on_limit_wait = 60;
+    });
+    for text in ["fill", "fill", "waits"] {
+        bench.sign(2, 1, text);
+    }
+    assert_eq!(bench.gate(SIGNED).len(), 2);
+    bench.pass(9_999);
+    let id = bench.ahead(&[event("a")]);
+    for n in 2..crate::server::batch::MOST as u32 {
+        bench.sign(100 + n, 1, "of others");
+    }
+    bench.pass(1);
+    let gate = bench.server.gates[0].take();
+    let client = bench.server.clients.get_mut(&id).expect("it is there");
+    client.connection.framer.push(format!("{KEY}\n").as_bytes());
+    // As when it has just been read.
+    client.moving = true;
+    let call = crate::request::parse(event("b").as_bytes()).expect("a request");
+    bench.server.decide(id, call);
+    bench.server.clients.get_mut(&id).expect("it is there").moving = false;
+    bench.server.gates[0] = gate;
+    bench.server.advance(id);
+    assert_eq!(bench.gate(SIGNED), ["b"]);
+    assert_eq!(bench.replies(id), ["unavailable", "b", "done"]);
+}
+
+/// Checked: with the refusal first in `decide`, "c" and "d" are refused for slots that come back.
+#[test]
+fn where_nobody_waits_for_a_slot_one_that_comes_back_is_used_all_the_same() {
+    let mut bench = Bench::new(|socket| {
+        socket.total = Some(Limits { burst: 2, ..TOTAL });
+        socket.tokenless_on_limit_wait = 0;
+    });
+    let id = bench.ahead(&["a", "b", "c", "d", "e"].map(event));
+    assert_eq!(bench.gate(FAILED), ["a", "b"]);
+    assert_eq!(bench.gate(SIGNED), ["c", "d"]);
+    assert_eq!(bench.replies(id), ["unavailable", "unavailable", "c", "d", "rate_limited"]);
+}
+
+/// Checked: without `UNREAD` all four hundred are signed.
+#[test]
+fn for_a_client_that_takes_no_replies_no_more_are_made() {
+    let mut bench = Bench::new(|socket| socket.total = None);
+    let id = bench.connect(1, 1);
+    let least = nix::sys::socket::sockopt::SndBuf;
+    nix::sys::socket::setsockopt(&bench.server.clients[&id].connection, least, &4096).expect("set");
+    let lines: Vec<String> = (0..400).map(|n| event(&n.to_string())).collect();
+    bench.send(id, &lines.join("\n"));
+    let mut signed = 0;
+    loop {
+        bench.server.eaten.clear();
+        match bench.gate(SIGNED).len() {
+            0 => break,
+            more => signed += more,
+        }
+    }
+    assert!((100..250).contains(&signed), "{signed} of replies of some 400 bytes");
+    let mut text = String::new();
+    loop {
+        bench.server.eaten.clear();
+        bench.server.client_ready(id, EpollFlags::EPOLLOUT);
+        bench.gate(SIGNED);
+        match bench.taken(id) {
+            more if more.is_empty() => break,
+            more => text += &more,
+        }
+    }
+    assert_eq!(said(&text), (0..400).map(|n| n.to_string()).collect::<Vec<_>>(), "all, once it takes them");
 }
