@@ -238,12 +238,16 @@ mod tests {
     use crate::frame::Next;
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
+    /// A connection, and its client's end.
+    fn connected() -> (Connection, OwnedFd) {
+        let (ours, theirs) =
+            socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_NONBLOCK).expect("a pair");
+        (Connection::new(ours, Principal { socket: 0, uid: 1, cgroup: None }, 100, 0), theirs)
+    }
+
     #[test]
     fn what_is_buffered_is_no_idleness() {
-        let (ours, _theirs) =
-            socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_NONBLOCK).expect("a pair");
-        let who = Principal { socket: 0, uid: 1, cgroup: None };
-        let mut connection = Connection::new(ours, who, 100, 0);
+        let (mut connection, _theirs) = connected();
         assert!(connection.is_idle());
         connection.framer.push(b"{}\n{}\n");
         assert!(!connection.is_idle());
@@ -259,10 +263,7 @@ mod tests {
     /// Checked: with a reply put out at once in `settle`, this fails.
     #[test]
     fn replies_go_out_in_the_order_of_their_requests_whenever_they_come() {
-        let (ours, theirs) =
-            socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_NONBLOCK).expect("a pair");
-        let who = Principal { socket: 0, uid: 1, cgroup: None };
-        let mut connection = Connection::new(ours, who, 100, 0);
+        let (mut connection, theirs) = connected();
         let sent = |connection: &mut Connection| {
             assert_eq!(connection.send(), Ok(true));
             let mut text = [0; 100];

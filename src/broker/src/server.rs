@@ -99,8 +99,16 @@ struct Client {
     charged: usize,
     /// Whether it is put off until its principal has less at the gates.
     behind: bool,
-    /// Whether a request of its is being decided.
+    /// Whether it is being taken forward.
     moving: bool,
+}
+
+impl Client {
+    /// One that is registered for its requests.
+    fn new(connection: Connection, stand: Stand) -> Client {
+        let interest = Some(EpollFlags::EPOLLIN);
+        Client { connection, interest, due: None, stand, charged: 0, behind: false, moving: false }
+    }
 }
 
 /// Why a connection goes no further for now.

@@ -96,9 +96,7 @@ impl<C: Clock> Server<C> {
         let stand = Stand::Idle(now.boot);
         self.crowd.join(id, who, stand);
         let connection = Connection::new(fd, who, max_request, now.boot);
-        let interest = Some(EpollFlags::EPOLLIN);
-        self.clients
-            .insert(id, Client { connection, interest, due: None, stand, charged: 0, behind: false, moving: false });
+        self.clients.insert(id, Client::new(connection, stand));
         if self.clients.len() < MANY {
             // Most clients have sent their request by now.
             self.client_ready(id, EpollFlags::EPOLLIN);

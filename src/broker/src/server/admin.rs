@@ -122,9 +122,7 @@ impl<C: Clock> Server<C> {
         let stand = Stand::Idle(now.boot);
         self.desk.crowd.join(id, who, stand);
         let connection = Connection::new(fd, who, MAX_REQUEST, now.boot);
-        let interest = Some(EpollFlags::EPOLLIN);
-        self.clients
-            .insert(id, Client { connection, interest, due: None, stand, charged: 0, behind: false, moving: false });
+        self.clients.insert(id, Client::new(connection, stand));
         self.client_ready(id, EpollFlags::EPOLLIN);
     }
 

@@ -73,7 +73,7 @@ fn so_many_and_no_more_at_a_time_until_all_are_served() {
     assert!(!bench.server.clients[&id].connection.owes());
 }
 
-/// Checked: with `wait` for what is owed a reply, "b" is answered before it has a slot, and what is behind it in its place.
+/// Checked: with `wait` though replies are owed, this fails.
 #[test]
 fn what_waits_for_a_slot_waits_until_all_before_it_are_answered_and_nothing_overtakes_it() {
     let mut bench = Bench::new(|socket| socket.total = Some(Limits { burst: 2, ..TOTAL }));
