@@ -42,6 +42,7 @@ mod reload;
 mod rotation;
 mod securefs;
 mod service;
+mod services;
 mod setup;
 mod signals;
 mod spawn;

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use nix::unistd::{User, getegid, geteuid};
+use nix::unistd::{getegid, geteuid};
 use nsecd_policy::operator::ADMIN_SOCKET;
 
 use crate::activation::Given;
@@ -23,7 +23,7 @@ use crate::service::Service;
 use crate::setup::{self, Setup, State};
 use crate::signals::Signals;
 use crate::uids::Roles;
-use crate::{banner, life, logging};
+use crate::{banner, life, logging, names};
 
 /// Exit code: the command line or the configuration is wrong.
 const USAGE: u8 = 2;
@@ -102,7 +102,7 @@ fn run(config: Box<Config>, start: config::Start, environment: &Environment) -> 
         _ => None,
     };
 
-    let started_by = User::from_uid(geteuid()).ok().flatten().map_or_else(|| geteuid().to_string(), |u| u.name);
+    let started_by = names::of_user(geteuid()).unwrap_or_else(|| geteuid().to_string());
 
     // From here on nothing is looked up and no address bound; what is still opened lies in directories that were looked at.
     let missing = lock()?;

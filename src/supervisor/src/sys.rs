@@ -14,7 +14,7 @@ use std::ptr;
 use std::sync::atomic::AtomicU32;
 
 use nix::fcntl::OFlag;
-use nix::sys::socket::{SockFlag, accept4};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, accept4, socketpair};
 use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, pipe2};
 
@@ -55,43 +55,38 @@ pub fn fork_exec(image: BorrowedFd, argv: &[CString], fds: &[BorrowedFd]) -> io:
     }
 }
 
-/// What a child writes; it ends when this does.
-pub struct Answer {
-    /// `None`: closed.
-    pipe: Option<File>,
-    child: Pid,
+/// A child that answers; it ends when this does.
+pub struct Answering {
+    /// Packets to and from it. Closed before the child's end is waited for: fields are dropped in their order.
+    pub channel: OwnedFd,
+    _child: Reaped,
 }
 
-impl io::Read for Answer {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.pipe.as_mut().map_or(Ok(0), |pipe| pipe.read(buffer))
-    }
-}
+struct Reaped(Pid);
 
-impl Drop for Answer {
+impl Drop for Reaped {
     fn drop(&mut self) {
-        self.pipe = None;
-        let _ = waitpid(self.child, None);
+        let _ = waitpid(self.0, None);
     }
 }
 
-/// Does `work` in a child: what that loads and keeps goes with it. It is to end when its answer can no longer be written.
+/// Has a child answer as `serve` does: what that loads and keeps goes with it. It is to end when the other end is closed.
 ///
 /// # Errors
-/// pipe2's, fork's.
-pub fn in_a_child(work: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<Answer> {
-    let (answer, answer_end) = pipe2(OFlag::O_CLOEXEC)?;
+/// socketpair's, fork's.
+pub fn in_a_child(serve: impl FnOnce(&OwnedFd)) -> io::Result<Answering> {
+    let (channel, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
     // SAFETY: the supervisor has one thread, so no lock is held by a thread that the child lacks (of its own ones the C library
     // takes care where there are more, as in tests); the child leaves by _exit and never returns from here.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => {
-            drop(answer);
-            let _ = work(&mut answer_end.into());
+            drop(channel);
+            serve(&theirs);
             // SAFETY: takes a number, does not return.
             unsafe { libc::_exit(0) }
         }
-        pid => Ok(Answer { pipe: Some(answer.into()), child: Pid::from_raw(pid) }),
+        pid => Ok(Answering { channel, _child: Reaped(Pid::from_raw(pid)) }),
     }
 }
 

@@ -57,7 +57,7 @@ fn fifo(path: &Path) {
 }
 
 /// Whether the test runs as root; says so where it does not.
-fn root(claim: &str) -> bool {
+pub(crate) fn root(claim: &str) -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {
         println!("skipped: {claim} needs root");

@@ -4,16 +4,17 @@
 //! for dynamic users. Must never pick a uid that a user, a service or a process has.
 
 use std::collections::HashSet;
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
 use std::sync::OnceLock;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
-use nix::unistd::User;
 
 use crate::fault::{Fault, OrFault};
 use crate::names::Names;
-use crate::sys;
+use crate::services::Services;
 
 /// systemd's dynamic users (systemd.exec(5), "DynamicUser="; UIDS-GIDS.md).
 pub const DYNAMIC: std::ops::RangeInclusive<u32> = 61184..=65519;
@@ -66,20 +67,16 @@ impl Roles {
         if !root {
             return Ok(roles);
         }
-        let mut names = ask_names().or_fault(|| "looking up the roles' system users".into())?;
-        let mut users = [None; 4];
-        for user in &mut users {
-            let (Some(uid), Some(gid)) = (number(&mut names), number(&mut names)) else {
-                return Err(Fault::new(
-                    "the system's name services ended while they looked up the roles' system users",
-                ));
-            };
-            *user = (uid != 0).then_some(Ids { uid, gid });
-        }
-        let candidates = std::iter::from_fn(|| number(&mut names));
-        let mut free = Free { candidates, used: None, taken: Vec::new(), reserved: Vec::new() };
-        let [holder, gate, agreement, broker] = users;
+        let mut services = Services::new();
+        // Unless it is root by mistake.
+        let mut system = |name| {
+            let ids = services.user(name)?.filter(|(uid, gid)| *uid != 0 && *gid != 0);
+            Ok::<_, Fault>(ids.map(|(uid, gid)| Ids { uid, gid }))
+        };
+        let [holder, gate, broker] = [system(USERS[0])?, system(USERS[1])?, system(USERS[3])?];
+        let agreement = if ecdh { system(USERS[2])? } else { None };
         let _ = WRITERS.set([gate, agreement].into_iter().flatten().map(|ids| ids.uid).collect());
+        let mut free = Free::new(|id| services.is_taken(id));
         for (role, user, slots) in [(USERS[0], holder, &mut roles.holders), (USERS[1], gate, &mut roles.gates)] {
             for slot in slots.iter_mut() {
                 *slot = Some(user.map_or_else(|| free.take(role), Ok)?);
@@ -114,8 +111,7 @@ impl Roles {
                 "a new account needs a uid of its own, and which are free can be seen at a start only: restart nsecd, or create the system users nsecd-keyholder and nsecd-gate",
             ));
         }
-        let candidates = DYNAMIC.filter(|id| is_free(*id, Names::Files));
-        let mut free = Free { candidates, used: None, taken: Vec::new(), reserved: Vec::new() };
+        let mut free = Free::new(|id| Ok(Names::Files.is_taken(id)));
         let mut ids = like;
         for (slot, role) in ids.iter_mut().zip(["nsecd-keyholder", "nsecd-gate"]).filter(|(ids, _)| dynamic(ids)) {
             *slot = Some(free.take(role)?);
@@ -126,47 +122,22 @@ impl Roles {
     }
 }
 
-/// The system user of that name, unless it is root by mistake.
-fn system_user(name: &str) -> Option<Ids> {
-    let user = User::from_name(name).ok().flatten()?;
-    let ids = Ids { uid: user.uid.as_raw(), gid: user.gid.as_raw() };
-    (ids.uid != 0 && ids.gid != 0).then_some(ids)
-}
-
-/// What the system's name services say: uid and gid of each role's user, zeros where there is none, then the uids of the range that
-/// nobody has by name, as many as are read.
-///
-/// Asked in a child: services that are no files are libraries of their own (nss-systemd, with what it needs: 400 KiB), which the
-/// supervisor would keep.
-fn ask_names() -> std::io::Result<sys::Answer> {
-    sys::in_a_child(|answer| {
-        let users = USERS.map(system_user).map(|ids| ids.map_or([0; 2], |ids| [ids.uid, ids.gid]));
-        let free = DYNAMIC.filter(|id| is_free(*id, Names::System));
-        // Ends with the first that nobody reads.
-        users.into_iter().flatten().chain(free).try_for_each(|number| answer.write_all(&number.to_ne_bytes()))
-    })
-}
-
-fn number(answer: &mut impl Read) -> Option<u32> {
-    let mut number = [0; 4];
-    answer.read_exact(&mut number).ok().map(|()| u32::from_ne_bytes(number))
-}
-
-/// Whether nobody has this uid by name, a dynamic user of systemd's included.
-fn is_free(id: u32, names: Names) -> bool {
-    !names.is_taken(id) && !std::path::Path::new(&format!("/run/systemd/dynamic-uid/{id}")).exists()
-}
-
-struct Free<C> {
-    /// Uids that nobody has by name.
-    candidates: C,
+/// Uids for those who have none.
+struct Free<N> {
+    /// Whether somebody has that uid by name: asked last, since it may take the name services.
+    is_named: N,
+    left: std::ops::RangeInclusive<u32>,
     /// Those of running processes, once somebody needs one.
     used: Option<HashSet<u32>>,
     taken: Vec<u32>,
     reserved: Vec<OwnedFd>,
 }
 
-impl<C: Iterator<Item = u32>> Free<C> {
+impl<N: FnMut(u32) -> Result<bool, Fault>> Free<N> {
+    fn new(is_named: N) -> Free<N> {
+        Free { is_named, left: DYNAMIC, used: None, taken: Vec::new(), reserved: Vec::new() }
+    }
+
     /// The uids taken, for the log.
     fn list(&self) -> Option<String> {
         let taken: Vec<String> = self.taken.iter().map(u32::to_string).collect();
@@ -179,11 +150,14 @@ impl<C: Iterator<Item = u32>> Free<C> {
             None => running()?,
         };
         let used = self.used.insert(used);
-        for id in self.candidates.by_ref() {
-            if used.contains(&id) {
+        for id in self.left.by_ref() {
+            // A dynamic user of systemd's may have no process now.
+            if used.contains(&id) || Path::new(&format!("/run/systemd/dynamic-uid/{id}")).exists() {
                 continue;
             }
-            if let Some(socket) = reserve(id)? {
+            if let Some(socket) = reserve(id)?
+                && !(self.is_named)(id)?
+            {
                 self.reserved.push(socket);
                 self.taken.push(id);
                 return Ok(Ids { uid: id, gid: id });
@@ -212,10 +186,18 @@ fn reserve(id: u32) -> Result<Option<OwnedFd>, Fault> {
 /// Every uid and gid that a running process has in any of its four.
 fn running() -> Result<HashSet<u32>, Fault> {
     let mut used = HashSet::new();
+    // Both lines are among the first of status (proc_pid_status(5)); one read is all that a process costs, of which there may be many.
+    let mut text = [0; 1024];
     for entry in std::fs::read_dir("/proc").or_fault(|| "reading /proc".into())?.flatten() {
+        let name = entry.file_name();
+        if !name.as_encoded_bytes()[0].is_ascii_digit() {
+            continue;
+        }
         // Processes come and go while we look.
-        let Ok(status) = std::fs::read_to_string(entry.path().join("status")) else { continue };
-        for line in status.lines().filter(|l| l.starts_with("Uid:") || l.starts_with("Gid:")) {
+        let status = File::open(entry.path().join("status"));
+        let Ok(length) = status.and_then(|mut status| status.read(&mut text)) else { continue };
+        let lines = text[..length].split(|byte| *byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
+        for line in lines.filter(|l| l.starts_with("Uid:") || l.starts_with("Gid:")) {
             used.extend(line.split_whitespace().skip(1).filter_map(|id| id.parse::<u32>().ok()));
         }
     }
@@ -225,6 +207,8 @@ fn running() -> Result<HashSet<u32>, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
+    use std::process::{Command, Stdio};
 
     #[test]
     fn an_ordinary_user_keeps_its_uid() {
@@ -252,10 +236,41 @@ mod tests {
         assert!(all.iter().all(|i| !again.contains(&i.uid)));
     }
 
+    /// Checked: without a question for names the first half fails, with one for every number of the range the second.
+    #[test]
+    fn a_number_that_somebody_has_by_name_is_passed_over_and_only_numbers_in_question_are_asked_for() {
+        let mut asked = Vec::new();
+        let mut free = Free::new(|id| {
+            asked.push(id);
+            Ok(asked.len() != 2)
+        });
+        let id = free.take("nsecd-gate").unwrap().uid;
+        assert_eq!((free.reserved.len(), free.taken.clone()), (1, vec![id]));
+        assert_eq!((asked.len(), asked.last()), (2, Some(&id)));
+    }
+
+    /// Checked: with the first of each line's four numbers alone this fails.
+    #[test]
+    fn neither_uid_nor_gid_of_a_process_is_free_real_or_effective() {
+        if !crate::tests::root("a process of other users") {
+            return;
+        }
+        let mut other = Command::new("setpriv");
+        other.args(["--clear-groups", "--rgid=65001", "--egid=65002", "--ruid=65003", "--euid=65004", "cat"]);
+        let mut other = other.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        // What comes back has passed through the program, which runs as that user.
+        other.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+        other.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        let used = running();
+        drop(other.stdin.take());
+        assert!(other.wait().unwrap().success());
+        let used = used.unwrap();
+        assert!([65001, 65002, 65003, 65004].iter().all(|id| used.contains(id)));
+    }
+
     #[test]
     fn an_exhausted_range_is_an_error() {
-        let mut free =
-            Free { candidates: DYNAMIC, used: Some(DYNAMIC.collect()), taken: Vec::new(), reserved: Vec::new() };
+        let mut free = Free { used: Some(DYNAMIC.collect()), ..Free::new(|_| Ok(false)) };
         assert!(free.take("nsecd-gate").unwrap_err().to_string().contains("no free uid"));
     }
 }
