@@ -262,7 +262,7 @@ impl Setup {
                 [0, ..] => {
                     let mut message = [0; 4096];
                     let size = notify.recv(&mut message).unwrap();
-                    if message[..size].split(|b| *b == b'\n').any(|line| line == b"READY=1") {
+                    if is_ready(&message[..size]) {
                         let orphans = Mutex::default();
                         let started_by = Some((self.command, self.uid));
                         return Ok(Nsecd { child, ended, orphans, started_by, dir: self.dir, socket: self.socket });
@@ -280,6 +280,11 @@ impl Setup {
             }
         }
     }
+}
+
+/// Whether a message to the service manager says READY (sd_notify(3)).
+pub fn is_ready(message: &[u8]) -> bool {
+    message.split(|byte| *byte == b'\n').any(|line| line == b"READY=1")
 }
 
 impl Nsecd {
