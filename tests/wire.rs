@@ -3,6 +3,8 @@
 
 mod support;
 
+#[path = "wire/ahead.rs"]
+mod ahead;
 #[path = "wire/cases.rs"]
 mod cases;
 #[path = "wire/framing.rs"]
