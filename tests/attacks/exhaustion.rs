@@ -11,6 +11,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 /// A broker's memory stays under this many kB whatever is done to it: a few connections' worth of the largest
 /// request (512 KiB), far from the gigabytes that the reference grew to.
@@ -167,6 +168,35 @@ fn requests_that_wait_for_a_slot_are_held_within_a_budget() {
     }
     assert!(told(&clients) >= 40, "sixty megabytes wait");
     nsecd.serves();
+    assert!(peak(&nsecd) < 40 << 10, "{} kB", peak(&nsecd));
+}
+
+/// Checked: without `give_back_memory`, memory stays.
+#[test]
+fn what_requests_sent_ahead_have_taken_is_given_back_when_they_are_gone() {
+    sys::raise_nofile();
+    let nsecd = Nsecd::start(OPEN);
+    let held = || process::kilobytes(nsecd.role("nsecd-broker"), "RssAnon");
+    let before = held();
+    let requests = client::line("sign_event", json!({"kind": 1, "content": "one of many"})).repeat(700);
+    let clients: Vec<Client> = (0..1_000)
+        .map(|_| {
+            let client = nsecd.connect();
+            client.stream().set_nonblocking(true).unwrap();
+            let _ = client.stream().write(requests.as_bytes());
+            client
+        })
+        .collect();
+    let mut most = 0;
+    crate::support::until("much is held", || {
+        most = most.max(held());
+        most > before + (12 << 10)
+    });
+    drop(clients);
+    crate::support::until("it is given back", || {
+        thread::sleep(Duration::from_millis(50));
+        held() < before + (4 << 10)
+    });
     assert!(peak(&nsecd) < 40 << 10, "{} kB", peak(&nsecd));
 }
 

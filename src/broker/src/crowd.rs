@@ -1,7 +1,9 @@
 //! Who holds how many connections and how many bytes, and who gives way when there are too many.
 //!
 //! At a principal's cap its oldest idle connection goes, then its longest-stalled half request, then a reply that it
-//! has not taken for long; a request that is complete never does. At the cap in all the principal with most gives way.
+//! has not taken for long; a request that is complete never does. At the cap in all the principal with most gives way,
+//! and if all its requests are complete, one of them to who has less than half as many: else two that send without end
+//! would have all places for good.
 //! No step looks at more than one connection of a principal, however many there are.
 
 use std::collections::BTreeSet;
@@ -15,6 +17,8 @@ pub const FREE: usize = 16 * 1024;
 const PER_PRINCIPAL: usize = 8 * 1024 * 1024;
 /// Bytes that all may hold beyond that.
 const IN_ALL: usize = 64 * 1024 * 1024;
+/// Bytes by which what is held has fallen before memory is worth giving back.
+const MUCH: usize = 1024 * 1024;
 /// Milliseconds without a byte after which half a request gives way.
 const STALLED: u64 = 2000;
 /// Milliseconds after which a reply that is not taken gives way.
@@ -39,13 +43,22 @@ pub enum Stand {
 struct Group {
     connections: usize,
     moving: usize,
+    /// Those that move, and those that are busy.
+    at_work: BTreeSet<u64>,
     bytes: usize,
+    /// Until when one more than it may have does not wait for a place.
+    hurried_until: u64,
     idle: BTreeSet<(u64, u64)>,
     partial: BTreeSet<(u64, u64)>,
     unread: BTreeSet<(u64, u64)>,
 }
 
 impl Group {
+    /// Idle, or half a request, or deaf.
+    fn yielding(&self, now: u64) -> Option<u64> {
+        self.idle.first().or(self.partial.first()).or(self.deaf(now)).map(|(_, id)| *id)
+    }
+
     /// A client that has long had its reply and not taken it.
     fn deaf(&self, now: u64) -> Option<&(u64, u64)> {
         self.unread.first().filter(|(since, _)| now.saturating_sub(*since) >= DEAF)
@@ -57,6 +70,8 @@ pub struct Crowd {
     groups: Table<Principal, Group>,
     connections: usize,
     bytes: usize,
+    /// The most that was held since that was last asked.
+    most_held: usize,
     most: usize,
     most_each: usize,
 }
@@ -64,7 +79,7 @@ pub struct Crowd {
 impl Crowd {
     /// `most` connections in all, `most_each` per principal.
     pub fn new(most: usize, most_each: usize) -> Crowd {
-        Crowd { groups: Table::default(), connections: 0, bytes: 0, most, most_each }
+        Crowd { groups: Table::default(), connections: 0, bytes: 0, most_held: 0, most, most_each }
     }
 
     /// From now on so many, likewise. Whoever is here stays.
@@ -112,8 +127,7 @@ impl Crowd {
 
     /// The same where half a request gives way however new it is.
     pub fn yielding_at_once(&self, who: Principal, now: u64) -> Option<u64> {
-        let group = self.groups.get(&who)?;
-        group.idle.first().or(group.partial.first()).or(group.deaf(now)).map(|(_, id)| *id)
+        self.groups.get(&who)?.yielding(now)
     }
 
     /// The connection that gives way when there are too many in all: of the principal that has most its oldest idle
@@ -121,14 +135,59 @@ impl Crowd {
     pub fn yielding_of_all(&self, now: u64) -> Option<u64> {
         let mut largest: Vec<&Group> = self.groups.values().collect();
         largest.sort_unstable_by_key(|g| std::cmp::Reverse(g.connections));
-        let of = |g: &&Group| g.idle.first().or(g.partial.first()).or(g.deaf(now)).map(|(_, id)| *id);
-        largest.iter().find_map(of)
+        largest.iter().find_map(|group| group.yielding(now))
+    }
+
+    /// The connection that gives way to one more of `who`'s when there are too many in all. It is one of those that have most, or half
+    /// as many and more than `who`: what gives way of theirs, as above. Where all of that is at work, `who` has less than half as many as
+    /// the largest, and that one's youngest goes. `None`: nobody's.
+    pub fn yielding_to(&self, who: Principal, now: u64) -> Option<u64> {
+        let own = self.connections(who);
+        let may = |(other, group): &(&Principal, &Group)| **other == who || group.connections > own;
+        let mut larger: Vec<&Group> = self.groups.iter().filter(may).map(|(_, group)| group).collect();
+        larger.sort_unstable_by_key(|group| std::cmp::Reverse(group.connections));
+        let largest = larger.first()?;
+        let near = larger.iter().take_while(|group| 2 * group.connections >= largest.connections);
+        let youngest = || largest.at_work.last().copied().filter(|_| largest.connections > 2 * (own + 1));
+        near.filter_map(|group| group.yielding(now)).next().or_else(youngest)
+    }
+
+    /// Until then none of this principal's that is one too many waits for a place.
+    pub fn hurry(&mut self, who: Principal, until: u64) {
+        if let Some(group) = self.groups.get_mut(&who) {
+            group.hurried_until = until;
+        }
+    }
+
+    /// Whether that is so now.
+    pub fn is_hurried(&self, who: Principal, now: u64) -> bool {
+        self.groups.get(&who).is_some_and(|group| now < group.hurried_until)
+    }
+
+    /// Whether a connection may take so many bytes more than it has free of charge.
+    pub fn has_room(&self, who: Principal, bytes: usize) -> bool {
+        let held = self.groups.get(&who).map_or(0, |group| group.bytes);
+        held + bytes <= PER_PRINCIPAL && self.bytes + bytes <= IN_ALL
+    }
+
+    /// Bytes that connections may hold now, those free of charge included.
+    fn held(&self) -> usize {
+        self.bytes + self.connections * FREE
+    }
+
+    /// Whether that has fallen by much, from the most that it was since this was asked.
+    pub fn has_shrunk(&mut self) -> bool {
+        let held = self.held();
+        std::mem::replace(&mut self.most_held, held) > held + MUCH
     }
 
     /// A new connection, standing so.
     pub fn join(&mut self, id: u64, who: Principal, stand: Stand) {
         self.connections += 1;
-        self.groups.entry(who).or_default().connections += 1;
+        self.most_held = self.most_held.max(self.held());
+        let group = self.groups.entry(who).or_default();
+        group.connections += 1;
+        group.at_work.insert(id);
         self.stand(id, who, Stand::Busy, stand);
     }
 
@@ -140,6 +199,7 @@ impl Crowd {
         if let Some(group) = self.groups.get_mut(&who) {
             group.connections -= 1;
             group.bytes -= charged;
+            group.at_work.remove(&id);
             if group.connections == 0 {
                 self.groups.remove(&who);
             }
@@ -149,6 +209,12 @@ impl Crowd {
     /// A connection stands otherwise now.
     pub fn stand(&mut self, id: u64, who: Principal, before: Stand, after: Stand) {
         let Some(group) = self.groups.get_mut(&who) else { return };
+        let works = |stand| matches!(stand, Stand::Moving | Stand::Busy);
+        match (works(before), works(after)) {
+            (true, false) => drop(group.at_work.remove(&id)),
+            (false, true) => drop(group.at_work.insert(id)),
+            _ => {}
+        }
         match before {
             Stand::Idle(since) => group.idle.remove(&(since, id)),
             Stand::Partial(since) => group.partial.remove(&(since, id)),
@@ -176,6 +242,7 @@ impl Crowd {
     pub fn charge(&mut self, who: Principal, charged: usize, weight: usize) -> (usize, bool) {
         let charge = weight.saturating_sub(FREE);
         self.bytes = self.bytes - charged + charge;
+        self.most_held = self.most_held.max(self.held());
         let Some(group) = self.groups.get_mut(&who) else { return (charge, false) };
         group.bytes = group.bytes - charged + charge;
         (charge, charge <= charged || (group.bytes <= PER_PRINCIPAL && self.bytes <= IN_ALL))

@@ -26,7 +26,7 @@ use crate::agreement::Agreements;
 use crate::alert::AlertLog;
 use crate::clock::{Clock, Now};
 use crate::connection::{Connection, Input, State};
-use crate::crowd::{Crowd, Stand};
+use crate::crowd::{Crowd, FREE, Stand};
 use crate::decisions::{DecisionLog, Noted};
 use crate::errand::Errand;
 use crate::gate::Gate;
@@ -36,8 +36,10 @@ use crate::principal::{Peer, Principal};
 use crate::queue::Queues;
 use crate::reply::{Code, Error};
 use crate::stalled::{Room, Stalled};
+use crate::sys;
 use crate::table::Table;
 use crate::trying::Trying;
+use accept::Parked;
 pub use admin::CONNECTIONS as ADMIN_CONNECTIONS;
 use admin::Desk;
 use agreements::Waiting;
@@ -193,9 +195,9 @@ pub struct Server<C: Clock> {
     due: BTreeSet<(u64, u64)>,
     next_sweep: u64,
     accepting: bool,
-    /// By socket: a connection that was accepted when its principal had no place for it, and will have one soon. Until then
-    /// that socket accepts no other.
-    parked: Vec<Option<(OwnedFd, Principal)>>,
+    /// By socket: a connection that was accepted when there was no place for it, and will be one soon. Until then that socket accepts no
+    /// other.
+    parked: Vec<Option<Parked>>,
     /// Whether the kernel tells a peer's cgroup.
     with_cgroup: bool,
     /// The process that connected last.
@@ -363,7 +365,14 @@ impl<C: Clock> Server<C> {
         // At rest nobody is tried.
         let waiting = self.queues.next().filter(|_| !self.is_at_rest()).unwrap_or(u64::MAX);
         let drained = self.draining.unwrap_or(u64::MAX);
-        let due = first.min(waiting).min(self.gates_due()).min(self.agreements_due()).min(self.next_sweep).min(drained);
+        let parked = self.parked.iter().flatten().map(Parked::due).min().unwrap_or(u64::MAX);
+        let due = first
+            .min(parked)
+            .min(waiting)
+            .min(self.gates_due())
+            .min(self.agreements_due())
+            .min(self.next_sweep)
+            .min(drained);
         if due <= now {
             return EpollTimeout::ZERO;
         }
@@ -426,7 +435,10 @@ impl<C: Clock> Server<C> {
             // Its turn comes in the next round: epoll reports it again.
             State::Reading if client.connection.backlog || sated => return,
             State::Reading => {
-                if let Input::Bytes(n) = client.connection.receive(&mut self.buffer, now.boot) {
+                // Where the budget is used up only what is free: more than one request of each, sent ahead, would be over it.
+                let crowd = if who.is_operator() { &self.desk.crowd } else { &self.crowd };
+                let most = if crowd.has_room(who, BUFFER) { BUFFER } else { FREE };
+                if let Input::Bytes(n) = client.connection.receive(&mut self.buffer[..most], now.boot) {
                     *self.eaten.entry(who).or_default() += n;
                 }
             }
@@ -626,6 +638,13 @@ impl<C: Clock> Server<C> {
         }
     }
 
+    /// Gives back what connections have left behind, that is a small block above many that are free.
+    fn give_back_memory(&mut self) {
+        if self.crowd.has_shrunk() {
+            sys::give_back_what_is_free();
+        }
+    }
+
     /// Ends a connection, whatever it was doing. A signature under way goes on and counts.
     fn close(&mut self, id: u64) {
         let Some(client) = self.clients.remove(&id) else { return };
@@ -673,6 +692,7 @@ impl<C: Clock> Server<C> {
             self.engine.sweep(now);
             self.trying.sweep(now.boot);
             self.keep();
+            self.give_back_memory();
             self.decisions.sweep(now);
             for alerts in self.alerts.iter_mut().flatten() {
                 alerts.flush(now);

@@ -24,6 +24,12 @@ pub fn give_back_large_blocks() {
     unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE) };
 }
 
+/// Has malloc give the pages back that lie free among blocks in use.
+pub fn give_back_what_is_free() {
+    // SAFETY: malloc_trim takes a number and touches nothing that is allocated.
+    unsafe { libc::malloc_trim(0) };
+}
+
 /// accept4(2): non-blocking, close-on-exec.
 pub fn accept(listener: &OwnedFd) -> nix::Result<OwnedFd> {
     let fd = accept4(listener.as_raw_fd(), SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC)?;

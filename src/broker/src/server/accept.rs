@@ -9,15 +9,33 @@ use super::{Client, LISTENER, Server};
 use crate::alert::{Alert, Rank};
 use crate::clock::Clock;
 use crate::connection::Connection;
-use crate::crowd::Stand;
+use crate::crowd::{Crowd, Stand};
 use crate::principal::Principal;
 use crate::reply::{Code, Error};
 use crate::sys;
 
 /// Connections accepted before those that are there have their turn.
 const BATCH: usize = 32;
+/// Milliseconds that a connection waits for a place, and keeps those behind it waiting.
+const HOLD: u64 = 500;
+/// Milliseconds that none of the same principal's does then: what it has at work does not end.
+const HURRY: u64 = 30_000;
 /// So many connections are a crowd: those to come will hardly come alone.
 const MANY: usize = 256;
+
+/// A connection that waits for a place.
+pub(super) struct Parked {
+    fd: OwnedFd,
+    who: Principal,
+    since: u64,
+}
+
+impl Parked {
+    /// When it has waited long enough.
+    pub(super) fn due(&self) -> u64 {
+        self.since + HOLD
+    }
+}
 
 impl<C: Clock> Server<C> {
     /// A listening socket has somebody waiting.
@@ -25,12 +43,6 @@ impl<C: Clock> Server<C> {
         for _ in 0..BATCH {
             if !self.accepting || self.parked.get(index).is_some_and(Option::is_some) {
                 return;
-            }
-            if self.crowd.is_full() {
-                match self.crowd.yielding_of_all(self.clock.now().boot) {
-                    Some(oldest) => self.close(oldest),
-                    None => return self.stop_accepting(),
-                }
             }
             let Some(Some(listener)) = self.listeners.get(index) else { return };
             match sys::accept(listener) {
@@ -54,7 +66,7 @@ impl<C: Clock> Server<C> {
     fn identify(&mut self, fd: OwnedFd, index: usize) {
         let socket = u16::try_from(index).unwrap_or(u16::MAX);
         match Principal::of(&fd, socket, self.with_cgroup, &mut self.last_peer) {
-            Ok(who) => self.welcome(fd, who),
+            Ok(who) => self.welcome(fd, who, None),
             // Whoever connected has ended (EINVAL before Linux 6.16). Nobody reads a reply, and agents choose how many of
             // these there are: they are counted.
             Err(Errno::ESRCH | Errno::EINVAL) => self.ended_before = self.ended_before.saturating_add(1),
@@ -65,7 +77,8 @@ impl<C: Clock> Server<C> {
         }
     }
 
-    pub(super) fn welcome(&mut self, fd: OwnedFd, who: Principal) {
+    /// `since`: when it began to wait for a place.
+    pub(super) fn welcome(&mut self, fd: OwnedFd, who: Principal, since: Option<u64>) {
         let now = self.clock.now();
         let index = usize::from(who.socket);
         let max_request = self.policy.sockets[index].max_request;
@@ -73,20 +86,17 @@ impl<C: Clock> Server<C> {
             let text = format!("uid {} may not use this socket", who.uid);
             return self.turn_away(&fd, index, Some(who), &Error::new(Code::Forbidden, text));
         }
-        if self.crowd.is_crowded(who) {
-            // Others of this principal's have yet to be read in the next round, or are with the gate: a moment in the
-            // backlog, neither an eviction nor a refusal.
-            let soon =
-                |server: &Self| server.draining.is_none() && (server.is_sated(who) || server.crowd.is_moving(who));
-            let oldest = if self.is_sated(who) { None } else { self.longest_idle(who, now.boot) };
-            match oldest {
-                Some(oldest) => self.close(oldest),
-                None if soon(self) => return self.park(fd, who),
-                None => {
-                    let text = format!("Too many connections: {} with requests in flight", self.crowd.connections(who));
-                    return self.turn_away(&fd, index, Some(who), &Error::new(Code::Unavailable, text));
-                }
-            }
+        let crowded = self.crowd.is_crowded(who);
+        if crowded || self.crowd.is_full() {
+            let oldest = match crowded {
+                // Others of this principal's have yet to be read in the next round.
+                true if self.is_sated(who) => None,
+                true => self.longest_idle(|crowd| crowd.yielding(who, now.boot)),
+                false => self.longest_idle(|crowd| crowd.yielding_to(who, now.boot)),
+            };
+            let Some(oldest) = oldest else { return self.put_aside(fd, who, since) };
+            self.abandon(oldest);
+            self.close(oldest);
         }
         let id = self.next_client;
         self.next_client += 1;
@@ -106,16 +116,16 @@ impl<C: Clock> Server<C> {
         }
     }
 
-    /// Which of a principal's connections gives way. One whose request has come meanwhile does not.
-    fn longest_idle(&mut self, who: Principal, now: u64) -> Option<u64> {
+    /// The connection that gives way. One whose request has come meanwhile does not.
+    fn longest_idle(&mut self, yielding: impl Fn(&Crowd) -> Option<u64>) -> Option<u64> {
         for _ in 0..BATCH {
-            let oldest = self.crowd.yielding(who, now)?;
+            let oldest = yielding(&self.crowd)?;
             self.client_ready(oldest, EpollFlags::EPOLLIN);
-            if self.crowd.yielding(who, now) == Some(oldest) {
+            if yielding(&self.crowd) == Some(oldest) {
                 return Some(oldest);
             }
         }
-        self.crowd.yielding(who, now)
+        yielding(&self.crowd)
     }
 
     /// One line and the end; a new socket's buffer takes it.
@@ -159,13 +169,30 @@ impl<C: Clock> Server<C> {
         let _ = self.epoll.add(listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER | index as u64));
     }
 
-    /// Keeps a connection for the next round, and accepts no other of its socket before.
-    fn park(&mut self, fd: OwnedFd, who: Principal) {
-        let index = usize::from(who.socket);
-        self.parked[index] = Some((fd, who));
-        if let Some(Some(listener)) = self.listeners.get(index) {
-            let _ = self.epoll.delete(listener);
+    /// Keeps a connection until there is a place for it, and accepts no other of its socket meanwhile: a moment in the backlog, neither an
+    /// eviction nor a refusal. If none comes free it is refused, and for a while whatever else its principal has too many: who sends
+    /// without end keeps nobody out.
+    fn put_aside(&mut self, fd: OwnedFd, who: Principal, since: Option<u64>) {
+        let (index, now) = (usize::from(who.socket), self.clock.now().boot);
+        let since = since.unwrap_or(now);
+        let crowded = self.crowd.is_crowded(who);
+        let soon = !crowded || self.is_sated(who) || self.crowd.is_moving(who);
+        if soon && self.draining.is_none() && !self.crowd.is_hurried(who, now) {
+            if now < since + HOLD {
+                self.parked[index] = Some(Parked { fd, who, since });
+                if let Some(Some(listener)) = self.listeners.get(index) {
+                    let _ = self.epoll.delete(listener);
+                }
+                return;
+            }
+            self.crowd.hurry(who, now + HURRY);
         }
+        let (count, whose) = match crowded {
+            true => (self.crowd.connections(who), ""),
+            false => (self.crowd.count(), " in all"),
+        };
+        let text = format!("Too many connections: {count}{whose} with requests in flight");
+        self.turn_away(&fd, index, Some(who), &Error::new(Code::Unavailable, text));
     }
 
     /// Tries again to find places for those that are parked.
@@ -174,9 +201,9 @@ impl<C: Clock> Server<C> {
             return;
         }
         for index in 0..self.parked.len() {
-            if let Some((fd, who)) = self.parked[index].take() {
+            if let Some(Parked { fd, who, since }) = self.parked[index].take() {
                 self.listen(index);
-                self.welcome(fd, who);
+                self.welcome(fd, who, Some(since));
             }
         }
     }

@@ -32,6 +32,7 @@ mod ahead;
 mod errands;
 mod operator;
 mod pipelined;
+mod places;
 mod reload;
 
 /// One slot in ten seconds for a whole socket.
@@ -120,7 +121,7 @@ impl Bench {
     /// A client of this uid and cgroup.
     fn connect(&mut self, uid: u32, cgroup: u64) -> u64 {
         let (ours, theirs) = pair();
-        self.server.welcome(theirs.into(), Principal { socket: 0, uid, cgroup: Some(cgroup) });
+        self.server.welcome(theirs.into(), Principal { socket: 0, uid, cgroup: Some(cgroup) }, None);
         self.clients.push(ours);
         self.clients.len() as u64 - 1
     }
