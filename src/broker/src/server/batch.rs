@@ -1,7 +1,7 @@
 //! What came together is written with one call to each file, and only then passed on.
 //!
 //! The order of each request stays what it was: its row in the journal and its intent are on disk before its gate hears of
-//! it, its outcome before its client does. Must never leave anything behind when the server waits.
+//! it, its outcome before its client does (or, on a full disk, as soon as there is room). Must never leave anything behind when the server waits.
 
 use super::decided::not_logged;
 use super::requests::journal_lacking;
