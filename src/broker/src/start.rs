@@ -77,6 +77,7 @@ pub fn main() -> ! {
     if ManuallyDrop::new(descriptor(CONTROL)).write_all(&hello.encode()).is_err() {
         exit(PEER_GONE);
     }
+    nsecd_pages::drop_clean_pages();
     let end = server.run();
     if end.is_empty() {
         exit(0);

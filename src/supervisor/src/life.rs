@@ -370,6 +370,8 @@ impl Life<'_> {
             };
             self.setup.control.answer(connection, &replies);
         }
+        // A reload reads as much as a start.
+        nsecd_pages::drop_clean_pages();
     }
 
     fn down(&mut self, until: Instant, stop: bool) -> State {
