@@ -97,6 +97,87 @@ fn the_services_exposure_is_at_most_two_point_one() {
     }
 }
 
+/// What is not about how nsecd is started, stopped and found.
+const HARDENING: &str = "
+UMask=0077
+LimitCORE=0
+LimitNOFILE=8192
+LimitMEMLOCK=1M
+TasksMax=160
+AmbientCapabilities=
+NoNewPrivileges=yes
+KeyringMode=private
+ProtectSystem=strict
+ProtectHome=yes
+PrivateTmp=yes
+PrivateDevices=yes
+DevicePolicy=closed
+PrivateNetwork=yes
+PrivateIPC=yes
+PrivateMounts=yes
+IPAddressDeny=any
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+ProtectProc=invisible
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+RemoveIPC=yes
+RestrictAddressFamilies=AF_UNIX
+RestrictNamespaces=mnt
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallFilter=~@resources @clock @cpu-emulation @debug @module @obsolete @raw-io @reboot @swap
+SystemCallFilter=memfd_secret landlock_create_ruleset landlock_add_rule landlock_restrict_self seccomp mount chroot
+SystemCallErrorNumber=EPERM
+";
+/// The rest of the service, by names: tests/systemd holds what they do.
+const LIFE: [&str; 21] = [
+    "Type",
+    "NotifyAccess",
+    "ExecStart",
+    "ExecReload",
+    "LoadCredentialEncrypted",
+    "Restart",
+    "RestartSec",
+    "RestartPreventExitStatus",
+    "ExecStopPost",
+    "WatchdogSec",
+    "TimeoutStartSec",
+    "TimeoutStopSec",
+    "KillMode",
+    "StateDirectory",
+    "StateDirectoryMode",
+    "RuntimeDirectory",
+    "RuntimeDirectoryMode",
+    "LogsDirectory",
+    "LogsDirectoryMode",
+    "CapabilityBoundingSet",
+    "StartLimitIntervalSec",
+];
+
+/// systemd-analyze weighs what it knows; of most directives one less is within the threshold.
+#[test]
+fn the_service_has_each_directive_that_holds_it_and_no_other() {
+    let text = service();
+    let lines = |text: &str| -> Vec<String> {
+        let all =
+            text.lines().skip_while(|line| *line != "[Service]").skip(1).take_while(|line| !line.starts_with('['));
+        all.filter(|line| line.contains('=') && !line.starts_with('#')).map(String::from).collect()
+    };
+    let life = |line: &String| LIFE.iter().any(|name| line.split('=').next() == Some(name));
+    let found: Vec<String> = lines(&text).into_iter().filter(|line| !life(line)).collect();
+    let wanted: Vec<&str> = HARDENING.lines().filter(|line| !line.is_empty()).collect();
+    assert_eq!(found, wanted);
+    let named: BTreeSet<_> = text.lines().filter_map(|line| line.split_once('=')).map(|(name, _)| name).collect();
+    assert_eq!(LIFE.iter().find(|name| !named.contains(**name)), None);
+}
+
 #[test]
 fn the_service_has_the_capabilities_that_the_supervisor_keeps_and_no_other() {
     const NAMES: [(&str, u32); 9] = [
