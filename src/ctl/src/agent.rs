@@ -287,7 +287,9 @@ pub(crate) fn run(ask: impl Into<Ask>) -> ExitCode {
 /// The agent socket that is meant, if it is there.
 fn agent_socket(named: Option<&Path>) -> Result<PathBuf, String> {
     let candidates = named.map_or_else(default_sockets, |path| vec![path.to_owned()]);
-    candidates.iter().find(|path| path.exists()).cloned().ok_or_else(|| {
+    // Of what may not be looked at the connection says so.
+    let there = |path: &&PathBuf| path.try_exists().unwrap_or(true);
+    candidates.iter().find(there).cloned().ok_or_else(|| {
         let tried: Vec<_> = candidates.iter().map(|p| p.display().to_string()).collect();
         format!("no socket at {}; start nsecd, or name its socket with --socket", tried.join(", "))
     })

@@ -127,6 +127,7 @@ fn lock(process: &Value) -> String {
     let kernel = &process["kernel"];
     let mut parts = Vec::new();
     match kernel["seccomp_filters"].as_u64() {
+        Some(1) => parts.push("1 seccomp filter".into()),
         Some(n) => parts.push(format!("{n} seccomp filters")),
         None => parts.push("the kernel does not say".into()),
     }

@@ -44,7 +44,12 @@ pub struct Snapshot {
 /// # Errors
 /// The directory or a file of it cannot be read; files came and went each time.
 pub fn snapshot(state: &Path) -> Result<Snapshot, String> {
-    let failed = |e: io::Error| format!("reading {}: {e}; as root, or as nsecd's own user?", state.display());
+    let failed = |e: io::Error| {
+        format!(
+            "reading {}: {e}; --state-dir names another directory, and it takes root or nsecd's own user to read it",
+            state.display()
+        )
+    };
     for left in (0..TRIES).rev() {
         let before = identities(state).map_err(failed)?;
         match attempt(state) {

@@ -184,10 +184,15 @@ fn user_namespaces(facts: &Facts) -> Finding {
 fn yama(facts: &Facts) -> Finding {
     match facts.ptrace_scope {
         Some(scope @ 1..) => ok("ptrace", format!("kernel.yama.ptrace_scope is {scope}")),
-        found => missing(
+        Some(scope) => missing(
             "ptrace",
-            found.map_or("Yama is not there".to_owned(), |scope| format!("kernel.yama.ptrace_scope is {scope}")),
+            format!("kernel.yama.ptrace_scope is {scope}"),
             "sysctl kernel.yama.ptrace_scope=1: between its exec and its lock a role of an ordinary user can be traced by that user",
+        ),
+        None => missing(
+            "ptrace",
+            "Yama is not there".to_owned(),
+            "start nsecd as root, or use a kernel with Yama: between its exec and its lock a role of an ordinary user can be traced by that user",
         ),
     }
 }

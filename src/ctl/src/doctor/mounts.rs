@@ -116,6 +116,7 @@ pub(super) fn judge(views: &Views, admin: &Path) -> Finding {
     found.dedup();
     let unseen = match views.unseen {
         0 => String::new(),
+        1 => "; 1 process cannot be looked into".to_owned(),
         count => format!("; {count} processes cannot be looked into: as root it is fewer"),
     };
     match found.is_empty() {
