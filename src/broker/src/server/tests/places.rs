@@ -118,4 +118,7 @@ fn requests_sent_ahead_over_many_connections_are_held_within_the_budget() {
     let held: usize = bench.server.clients.values().map(|client| client.connection.weight()).sum();
     assert!(held > COUNT * FREE / 2, "{held}: nothing is held");
     assert!(held < 8 * 1024 * 1024 + COUNT * FREE + BUFFER, "{held}");
+    let served =
+        bench.server.clients.values().filter(|c| !matches!(c.connection.state, State::Lingering { .. })).count();
+    assert_eq!(served, COUNT, "for that nobody is refused");
 }
