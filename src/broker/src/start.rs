@@ -73,11 +73,11 @@ pub fn main() -> ! {
     let mut server = Server::new(policy, engine, kept, files, KeptClock::new(), with_cgroup)
         .unwrap_or_else(|e| fail(args::NOT_LOCKED, format!("setting up epoll: {e}")));
     let hello = Hello { role: b'B', missing: confinement.missing, public_key: [0; 32] };
+    nsecd_pages::drop_clean_pages();
     // The server owns it by now.
     if ManuallyDrop::new(descriptor(CONTROL)).write_all(&hello.encode()).is_err() {
         exit(PEER_GONE);
     }
-    nsecd_pages::drop_clean_pages();
     let end = server.run();
     if end.is_empty() {
         exit(0);

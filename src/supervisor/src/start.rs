@@ -142,8 +142,8 @@ fn run(config: Box<Config>, start: config::Start, environment: &Environment) -> 
     let service = Service::start(&mut setup)?;
 
     // Every role is locked: ready.
-    announce(&setup, &service, &notify);
     nsecd_pages::drop_clean_pages();
+    announce(&setup, &service, &notify);
     let result = life::run(&mut setup, service, &mut notify);
     notify.tell("STOPPING=1");
     holders::stop(std::mem::take(&mut setup.holders).into_iter().chain(setup.ecdh.take()));
