@@ -365,7 +365,9 @@ impl<C: Clock> Server<C> {
         // At rest nobody is tried.
         let waiting = self.queues.next().filter(|_| !self.is_at_rest()).unwrap_or(u64::MAX);
         let drained = self.draining.unwrap_or(u64::MAX);
-        let parked = self.parked.iter().flatten().map(Parked::due).min().unwrap_or(u64::MAX);
+        // While nobody is accepted nobody finds a place either.
+        let parked = self.parked.iter().flatten().filter(|_| self.accepting);
+        let parked = parked.map(Parked::due).min().unwrap_or(u64::MAX);
         let due = first
             .min(parked)
             .min(waiting)

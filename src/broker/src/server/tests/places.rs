@@ -103,6 +103,10 @@ fn one_that_waits_for_a_place_is_looked_at_in_time_though_nothing_happens() {
     let before = bench.server.patience().as_millis();
     bench.connect(1, 1);
     assert_eq!((before > Some(501), bench.server.patience().as_millis()), (true, Some(501)));
+    // Nor is it looked at again and again while it can find none.
+    bench.server.accepting = false;
+    bench.pass(1_000);
+    assert!(bench.server.patience().as_millis() > Some(1_000));
 }
 
 #[test]
