@@ -245,7 +245,7 @@ impl Crowd {
         self.most_held = self.most_held.max(self.held());
         let Some(group) = self.groups.get_mut(&who) else { return (charge, false) };
         group.bytes = group.bytes - charged + charge;
-        (charge, charge <= charged || (group.bytes <= PER_PRINCIPAL && self.bytes <= IN_ALL))
+        (charge, charge <= charged || self.has_room(who, 0))
     }
 }
 

@@ -8,6 +8,13 @@ use super::*;
 
 const KEY: &str = r#"{"method":"get_public_key"}"#;
 
+/// So many connections may be there in all and of each principal.
+fn bench(most: usize, most_each: usize) -> Bench {
+    let mut bench = Bench::new(|socket| socket.total = None);
+    bench.server.crowd.limit(most, most_each);
+    bench
+}
+
 fn refusal(bench: &mut Bench, id: u64) -> String {
     let reply = bench.reply(id).expect("a reply");
     // The numbers of the bench's clients are those of the connections, refused or not.
@@ -24,8 +31,7 @@ fn at_work(bench: &mut Bench, uid: u32, count: usize) {
 
 #[test]
 fn two_that_have_every_place_at_work_leave_one_for_whoever_has_few_and_take_none_of_theirs() {
-    let mut bench = Bench::new(|socket| socket.total = None);
-    bench.server.crowd.limit(20, 10);
+    let mut bench = bench(20, 10);
     let kept = bench.ask(4, 1, KEY);
     assert!(bench.reply(kept).is_some());
     at_work(&mut bench, 1, 10);
@@ -43,8 +49,7 @@ fn two_that_have_every_place_at_work_leave_one_for_whoever_has_few_and_take_none
 
 #[test]
 fn nobody_at_work_gives_way_to_one_that_has_as_much() {
-    let mut bench = Bench::new(|socket| socket.total = None);
-    bench.server.crowd.limit(20, 20);
+    let mut bench = bench(20, 20);
     at_work(&mut bench, 1, 6);
     at_work(&mut bench, 2, 14);
     let waits = bench.connect(1, 1);
@@ -57,8 +62,7 @@ fn nobody_at_work_gives_way_to_one_that_has_as_much() {
 
 #[test]
 fn one_too_many_waits_for_a_place_a_moment_and_then_keeps_nobody_waiting() {
-    let mut bench = Bench::new(|socket| socket.total = None);
-    bench.server.crowd.limit(100, 2);
+    let mut bench = bench(100, 2);
     at_work(&mut bench, 1, 2);
     let third = bench.connect(1, 1);
     bench.pass(499);
@@ -82,8 +86,7 @@ fn one_too_many_waits_for_a_place_a_moment_and_then_keeps_nobody_waiting() {
 
 #[test]
 fn one_that_waits_has_the_place_that_comes_free() {
-    let mut bench = Bench::new(|socket| socket.total = None);
-    bench.server.crowd.limit(100, 2);
+    let mut bench = bench(100, 2);
     at_work(&mut bench, 1, 2);
     let third = bench.connect(1, 1);
     bench.gate(SIGNED);
@@ -96,8 +99,7 @@ fn one_that_waits_has_the_place_that_comes_free() {
 
 #[test]
 fn one_that_waits_for_a_place_is_looked_at_in_time_though_nothing_happens() {
-    let mut bench = Bench::new(|socket| socket.total = None);
-    bench.server.crowd.limit(100, 1);
+    let mut bench = bench(100, 1);
     bench.round();
     at_work(&mut bench, 1, 1);
     let before = bench.server.patience().as_millis();
