@@ -21,7 +21,7 @@ impl Names {
     /// The uid of a user.
     pub fn user(self, name: &str) -> Option<Uid> {
         let known = match self {
-            Names::System => Known::read().user(name).unwrap_or_else(|| services::user(name)),
+            Names::System => Known::read().user(name).unwrap_or_else(|| system::user(name)),
             Names::Files => Table::read("passwd", Order::FilesAlone).user(name).flatten(),
         };
         known.map(|(uid, _)| Uid::from_raw(uid))
@@ -30,7 +30,7 @@ impl Names {
     /// The gid of a group.
     pub fn group(self, name: &str) -> Option<Gid> {
         let known = match self {
-            Names::System => Known::read().group.group(name).unwrap_or_else(|| services::group(name)),
+            Names::System => Known::read().group.group(name).unwrap_or_else(|| system::group(name)),
             Names::Files => Table::read("group", Order::FilesAlone).group(name).flatten(),
         };
         known.map(Gid::from_raw)
@@ -39,7 +39,7 @@ impl Names {
     /// The gid that a user has when it logs in.
     pub fn primary_group(self, uid: Uid) -> Option<Gid> {
         let known = match self {
-            Names::System => Known::read().passwd.user_of(uid.as_raw()).unwrap_or_else(|| services::user_of(uid)),
+            Names::System => Known::read().passwd.user_of(uid.as_raw()).unwrap_or_else(|| system::user_of(uid)),
             Names::Files => Table::read("passwd", Order::FilesAlone).user_of(uid.as_raw()).flatten(),
         };
         known.map(|(_, gid)| Gid::from_raw(gid))
@@ -48,7 +48,7 @@ impl Names {
     /// Whether a user or a group has this number, or it cannot be told.
     pub fn is_taken(self, id: u32) -> bool {
         match self {
-            Names::System => Known::read().is_taken(id).unwrap_or_else(|| services::is_taken(id)),
+            Names::System => Known::read().is_taken(id).unwrap_or_else(|| system::is_taken(id)),
             Names::Files => ["passwd", "group"]
                 .iter()
                 .any(|file| Table::read(file, Order::FilesAlone).find(2, &id.to_string(), |_| Some(())).is_some()),
@@ -73,7 +73,7 @@ pub fn of_user(uid: Uid) -> Option<String> {
 }
 
 /// What the system itself says, whatever it has to load and to ask for it: a hundred system calls a question are usual.
-pub mod services {
+pub mod system {
     use super::{Gid, Group, Uid, User};
 
     /// A user's uid and gid.

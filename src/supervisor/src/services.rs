@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use nix::unistd::{read, write};
 
 use crate::fault::{Fault, OrFault};
-use crate::names::{Known, services};
+use crate::names::{Known, system};
 use crate::sys;
 
 /// The longest question: what it is about, and the name or number.
@@ -73,8 +73,8 @@ fn serve(channel: &OwnedFd) {
     while let Ok(length @ 1..) = read(channel, &mut question) {
         let question = String::from_utf8_lossy(&question[..length]);
         let answer = match question.split_at(1) {
-            ("u", name) => services::user(name).map_or([0; 3], |(uid, gid)| [1, uid, gid]),
-            (_, id) => [id.parse().map_or(true, services::is_taken).into(), 0, 0],
+            ("u", name) => system::user(name).map_or([0; 3], |(uid, gid)| [1, uid, gid]),
+            (_, id) => [id.parse().map_or(true, system::is_taken).into(), 0, 0],
         };
         if write(channel, answer.map(u32::to_ne_bytes).as_flattened()).is_err() {
             return;
