@@ -182,17 +182,18 @@ fn user_namespaces(facts: &Facts) -> Finding {
 }
 
 fn yama(facts: &Facts) -> Finding {
+    const WHY: &str = "between its exec and its lock a role of an ordinary user can be traced by that user";
     match facts.ptrace_scope {
         Some(scope @ 1..) => ok("ptrace", format!("kernel.yama.ptrace_scope is {scope}")),
         Some(scope) => missing(
             "ptrace",
             format!("kernel.yama.ptrace_scope is {scope}"),
-            "sysctl kernel.yama.ptrace_scope=1: between its exec and its lock a role of an ordinary user can be traced by that user",
+            format!("sysctl kernel.yama.ptrace_scope=1: {WHY}"),
         ),
         None => missing(
             "ptrace",
             "Yama is not there".to_owned(),
-            "start nsecd as root, or use a kernel with Yama: between its exec and its lock a role of an ordinary user can be traced by that user",
+            format!("start nsecd as root, or use a kernel with Yama: {WHY}"),
         ),
     }
 }
